@@ -1,0 +1,36 @@
+package api
+
+import (
+	"slices"
+	"time"
+)
+
+// Member is what a verified membership certificate says of its holder.
+type Member struct {
+	ID       NodeID
+	Cluster  string // cluster ID
+	Roles    []Role
+	Operator string // name of the person, "" for a node
+	Serial   string
+	NotAfter time.Time
+}
+
+// Has reports whether the member holds a role.
+func (m *Member) Has(r Role) bool { return slices.Contains(m.Roles, r) }
+
+// The protocols of the mesh.
+const (
+	ProtoEnrol = "/cloudless/enroll/1"
+	ProtoHello = "/cloudless/hello/1"
+	ProtoAPI   = "/cloudless/api/1"
+	ProtoRaft  = "/cloudless/raft/1"
+	ProtoProbe = "/cloudless/probe/1"
+	ProtoFlow  = "/cloudless/flow/1"
+	ProtoBlock = "/cloudless/block/1"
+)
+
+// The topics of the mesh.
+const (
+	TopicHeartbeat  = "heartbeat"
+	TopicMembership = "membership"
+)

@@ -1,0 +1,32 @@
+package api
+
+import "time"
+
+// Token is the cluster's record of a join token. The secret itself is shown
+// once, to the one who created it; the cluster keeps its hash.
+type Token struct {
+	ID         string    `json:"id"`
+	Role       Role      `json:"role"`
+	SecretHash []byte    `json:"secret_hash,omitempty"` // SHA-256
+	CreatedAt  time.Time `json:"created_at"`
+	CreatedBy  string    `json:"created_by"`
+	ExpiresAt  time.Time `json:"expires_at"`
+	Uses       int       `json:"uses"` // left
+	Version    uint64    `json:"version"`
+}
+
+// Revocation kills an identity: its certificates, connections and streams.
+type Revocation struct {
+	ID     string    `json:"id"` // PeerID
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
+}
+
+// Cluster is the record that the first node writes, once.
+type Cluster struct {
+	ID        string    `json:"id"` // hash of the CA's public key
+	Name      string    `json:"name"`
+	CA        []byte    `json:"ca"` // DER certificate
+	CreatedAt time.Time `json:"created_at"`
+	Version   uint64    `json:"version"`
+}
