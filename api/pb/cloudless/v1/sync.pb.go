@@ -523,6 +523,94 @@ func (x *RenewCertificateResponse) GetCertificate() []byte {
 	return nil
 }
 
+type RegisterImageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Image         *Image                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterImageRequest) Reset() {
+	*x = RegisterImageRequest{}
+	mi := &file_cloudless_v1_sync_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterImageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterImageRequest) ProtoMessage() {}
+
+func (x *RegisterImageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_sync_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterImageRequest.ProtoReflect.Descriptor instead.
+func (*RegisterImageRequest) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_sync_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RegisterImageRequest) GetImage() *Image {
+	if x != nil {
+		return x.Image
+	}
+	return nil
+}
+
+type RegisterImageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Image         *Image                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"` // as recorded
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterImageResponse) Reset() {
+	*x = RegisterImageResponse{}
+	mi := &file_cloudless_v1_sync_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterImageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterImageResponse) ProtoMessage() {}
+
+func (x *RegisterImageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_sync_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterImageResponse.ProtoReflect.Descriptor instead.
+func (*RegisterImageResponse) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_sync_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RegisterImageResponse) GetImage() *Image {
+	if x != nil {
+		return x.Image
+	}
+	return nil
+}
+
 var File_cloudless_v1_sync_proto protoreflect.FileDescriptor
 
 const file_cloudless_v1_sync_proto_rawDesc = "" +
@@ -564,10 +652,15 @@ const file_cloudless_v1_sync_proto_rawDesc = "" +
 	"\x17RenewCertificateRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"<\n" +
 	"\x18RenewCertificateResponse\x12 \n" +
-	"\vcertificate\x18\x01 \x01(\fR\vcertificate2\xb3\x01\n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\"A\n" +
+	"\x14RegisterImageRequest\x12)\n" +
+	"\x05image\x18\x01 \x01(\v2\x13.cloudless.v1.ImageR\x05image\"B\n" +
+	"\x15RegisterImageResponse\x12)\n" +
+	"\x05image\x18\x01 \x01(\v2\x13.cloudless.v1.ImageR\x05image2\x8d\x02\n" +
 	"\vSyncService\x12A\n" +
 	"\x04Sync\x12\x19.cloudless.v1.SyncRequest\x1a\x1a.cloudless.v1.SyncResponse(\x010\x01\x12a\n" +
-	"\x10RenewCertificate\x12%.cloudless.v1.RenewCertificateRequest\x1a&.cloudless.v1.RenewCertificateResponseBHZFgithub.com/cloudless-project/cloudless/api/pb/cloudless/v1;cloudlessv1b\x06proto3"
+	"\x10RenewCertificate\x12%.cloudless.v1.RenewCertificateRequest\x1a&.cloudless.v1.RenewCertificateResponse\x12X\n" +
+	"\rRegisterImage\x12\".cloudless.v1.RegisterImageRequest\x1a#.cloudless.v1.RegisterImageResponseBHZFgithub.com/cloudless-project/cloudless/api/pb/cloudless/v1;cloudlessv1b\x06proto3"
 
 var (
 	file_cloudless_v1_sync_proto_rawDescOnce sync.Once
@@ -581,7 +674,7 @@ func file_cloudless_v1_sync_proto_rawDescGZIP() []byte {
 	return file_cloudless_v1_sync_proto_rawDescData
 }
 
-var file_cloudless_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_cloudless_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_cloudless_v1_sync_proto_goTypes = []any{
 	(*Cluster)(nil),                  // 0: cloudless.v1.Cluster
 	(*Revocation)(nil),               // 1: cloudless.v1.Revocation
@@ -591,36 +684,42 @@ var file_cloudless_v1_sync_proto_goTypes = []any{
 	(*SyncResponse)(nil),             // 5: cloudless.v1.SyncResponse
 	(*RenewCertificateRequest)(nil),  // 6: cloudless.v1.RenewCertificateRequest
 	(*RenewCertificateResponse)(nil), // 7: cloudless.v1.RenewCertificateResponse
-	(*timestamppb.Timestamp)(nil),    // 8: google.protobuf.Timestamp
-	(*Node)(nil),                     // 9: cloudless.v1.Node
-	(*Replica)(nil),                  // 10: cloudless.v1.Replica
-	(*Service)(nil),                  // 11: cloudless.v1.Service
-	(*Image)(nil),                    // 12: cloudless.v1.Image
-	(*Inventory)(nil),                // 13: cloudless.v1.Inventory
-	(*ReplicaReport)(nil),            // 14: cloudless.v1.ReplicaReport
+	(*RegisterImageRequest)(nil),     // 8: cloudless.v1.RegisterImageRequest
+	(*RegisterImageResponse)(nil),    // 9: cloudless.v1.RegisterImageResponse
+	(*timestamppb.Timestamp)(nil),    // 10: google.protobuf.Timestamp
+	(*Node)(nil),                     // 11: cloudless.v1.Node
+	(*Replica)(nil),                  // 12: cloudless.v1.Replica
+	(*Service)(nil),                  // 13: cloudless.v1.Service
+	(*Image)(nil),                    // 14: cloudless.v1.Image
+	(*Inventory)(nil),                // 15: cloudless.v1.Inventory
+	(*ReplicaReport)(nil),            // 16: cloudless.v1.ReplicaReport
 }
 var file_cloudless_v1_sync_proto_depIdxs = []int32{
-	8,  // 0: cloudless.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
-	8,  // 1: cloudless.v1.Revocation.at:type_name -> google.protobuf.Timestamp
+	10, // 0: cloudless.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
+	10, // 1: cloudless.v1.Revocation.at:type_name -> google.protobuf.Timestamp
 	0,  // 2: cloudless.v1.ClusterView.cluster:type_name -> cloudless.v1.Cluster
-	9,  // 3: cloudless.v1.ClusterView.nodes:type_name -> cloudless.v1.Node
-	10, // 4: cloudless.v1.ClusterView.replicas:type_name -> cloudless.v1.Replica
-	11, // 5: cloudless.v1.ClusterView.services:type_name -> cloudless.v1.Service
-	12, // 6: cloudless.v1.ClusterView.images:type_name -> cloudless.v1.Image
+	11, // 3: cloudless.v1.ClusterView.nodes:type_name -> cloudless.v1.Node
+	12, // 4: cloudless.v1.ClusterView.replicas:type_name -> cloudless.v1.Replica
+	13, // 5: cloudless.v1.ClusterView.services:type_name -> cloudless.v1.Service
+	14, // 6: cloudless.v1.ClusterView.images:type_name -> cloudless.v1.Image
 	1,  // 7: cloudless.v1.ClusterView.revocations:type_name -> cloudless.v1.Revocation
-	13, // 8: cloudless.v1.NodeReport.inventory:type_name -> cloudless.v1.Inventory
-	14, // 9: cloudless.v1.NodeReport.replicas:type_name -> cloudless.v1.ReplicaReport
+	15, // 8: cloudless.v1.NodeReport.inventory:type_name -> cloudless.v1.Inventory
+	16, // 9: cloudless.v1.NodeReport.replicas:type_name -> cloudless.v1.ReplicaReport
 	3,  // 10: cloudless.v1.SyncRequest.report:type_name -> cloudless.v1.NodeReport
 	2,  // 11: cloudless.v1.SyncResponse.view:type_name -> cloudless.v1.ClusterView
-	4,  // 12: cloudless.v1.SyncService.Sync:input_type -> cloudless.v1.SyncRequest
-	6,  // 13: cloudless.v1.SyncService.RenewCertificate:input_type -> cloudless.v1.RenewCertificateRequest
-	5,  // 14: cloudless.v1.SyncService.Sync:output_type -> cloudless.v1.SyncResponse
-	7,  // 15: cloudless.v1.SyncService.RenewCertificate:output_type -> cloudless.v1.RenewCertificateResponse
-	14, // [14:16] is the sub-list for method output_type
-	12, // [12:14] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	14, // 12: cloudless.v1.RegisterImageRequest.image:type_name -> cloudless.v1.Image
+	14, // 13: cloudless.v1.RegisterImageResponse.image:type_name -> cloudless.v1.Image
+	4,  // 14: cloudless.v1.SyncService.Sync:input_type -> cloudless.v1.SyncRequest
+	6,  // 15: cloudless.v1.SyncService.RenewCertificate:input_type -> cloudless.v1.RenewCertificateRequest
+	8,  // 16: cloudless.v1.SyncService.RegisterImage:input_type -> cloudless.v1.RegisterImageRequest
+	5,  // 17: cloudless.v1.SyncService.Sync:output_type -> cloudless.v1.SyncResponse
+	7,  // 18: cloudless.v1.SyncService.RenewCertificate:output_type -> cloudless.v1.RenewCertificateResponse
+	9,  // 19: cloudless.v1.SyncService.RegisterImage:output_type -> cloudless.v1.RegisterImageResponse
+	17, // [17:20] is the sub-list for method output_type
+	14, // [14:17] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_cloudless_v1_sync_proto_init() }
@@ -638,7 +737,7 @@ func file_cloudless_v1_sync_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cloudless_v1_sync_proto_rawDesc), len(file_cloudless_v1_sync_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

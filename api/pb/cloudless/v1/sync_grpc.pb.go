@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	SyncService_Sync_FullMethodName             = "/cloudless.v1.SyncService/Sync"
 	SyncService_RenewCertificate_FullMethodName = "/cloudless.v1.SyncService/RenewCertificate"
+	SyncService_RegisterImage_FullMethodName    = "/cloudless.v1.SyncService/RegisterImage"
 )
 
 // SyncServiceClient is the client API for SyncService service.
@@ -34,6 +35,9 @@ type SyncServiceClient interface {
 	// RenewCertificate issues a new certificate to the caller, for the key and
 	// the roles it has. Nodes, operators and viewers call it for themselves.
 	RenewCertificate(ctx context.Context, in *RenewCertificateRequest, opts ...grpc.CallOption) (*RenewCertificateResponse, error)
+	// RegisterImage tells the anchors of an image that the caller holds, with
+	// its blobs and their leaves. For nodes only.
+	RegisterImage(ctx context.Context, in *RegisterImageRequest, opts ...grpc.CallOption) (*RegisterImageResponse, error)
 }
 
 type syncServiceClient struct {
@@ -67,6 +71,16 @@ func (c *syncServiceClient) RenewCertificate(ctx context.Context, in *RenewCerti
 	return out, nil
 }
 
+func (c *syncServiceClient) RegisterImage(ctx context.Context, in *RegisterImageRequest, opts ...grpc.CallOption) (*RegisterImageResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RegisterImageResponse)
+	err := c.cc.Invoke(ctx, SyncService_RegisterImage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SyncServiceServer is the server API for SyncService service.
 // All implementations must embed UnimplementedSyncServiceServer
 // for forward compatibility.
@@ -79,6 +93,9 @@ type SyncServiceServer interface {
 	// RenewCertificate issues a new certificate to the caller, for the key and
 	// the roles it has. Nodes, operators and viewers call it for themselves.
 	RenewCertificate(context.Context, *RenewCertificateRequest) (*RenewCertificateResponse, error)
+	// RegisterImage tells the anchors of an image that the caller holds, with
+	// its blobs and their leaves. For nodes only.
+	RegisterImage(context.Context, *RegisterImageRequest) (*RegisterImageResponse, error)
 	mustEmbedUnimplementedSyncServiceServer()
 }
 
@@ -94,6 +111,9 @@ func (UnimplementedSyncServiceServer) Sync(grpc.BidiStreamingServer[SyncRequest,
 }
 func (UnimplementedSyncServiceServer) RenewCertificate(context.Context, *RenewCertificateRequest) (*RenewCertificateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RenewCertificate not implemented")
+}
+func (UnimplementedSyncServiceServer) RegisterImage(context.Context, *RegisterImageRequest) (*RegisterImageResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RegisterImage not implemented")
 }
 func (UnimplementedSyncServiceServer) mustEmbedUnimplementedSyncServiceServer() {}
 func (UnimplementedSyncServiceServer) testEmbeddedByValue()                     {}
@@ -141,6 +161,24 @@ func _SyncService_RenewCertificate_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SyncService_RegisterImage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RegisterImageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SyncServiceServer).RegisterImage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SyncService_RegisterImage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SyncServiceServer).RegisterImage(ctx, req.(*RegisterImageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SyncService_ServiceDesc is the grpc.ServiceDesc for SyncService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -151,6 +189,10 @@ var SyncService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RenewCertificate",
 			Handler:    _SyncService_RenewCertificate_Handler,
+		},
+		{
+			MethodName: "RegisterImage",
+			Handler:    _SyncService_RegisterImage_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
