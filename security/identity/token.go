@@ -239,4 +239,3 @@ func tokenError(kind error, format string, args ...any) error {
 	return api.Errorf(api.KindInvalid, "%w: %s", kind, fmt.Sprintf(format, args...)).
 		WithHint("copy the whole token again, or make a new one: cloudless token create")
 }
-
