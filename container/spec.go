@@ -1,10 +1,11 @@
 package container
 
 import (
-	"maps"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"path"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/cloudless-project/cloudless/api"
@@ -16,9 +17,9 @@ type Spec struct {
 	ID    string // letters, digits and single separators . _ -, at most 76 characters
 	Image string // reference of an unpacked image
 
-	Command    []string          // replaces the image's entrypoint (and drops its arguments)
-	Args       []string          // replaces the image's arguments
-	Env        map[string]string // added to the image's, which it wins over
+	Command    []string          `json:",omitempty"` // replaces the image's entrypoint (and drops its arguments)
+	Args       []string          `json:",omitempty"` // replaces the image's arguments
+	Env        map[string]string `json:",omitempty"` // added to the image's, which it wins over
 	WorkingDir string            // "" = the image's
 	User       string            // uid, uid:gid, name or name:group in the image; "" = the image's
 	Hostname   string            // "" = ID
@@ -28,14 +29,14 @@ type Spec struct {
 	MemoryLimit int64 // bytes, swap included: there is none
 	PIDLimit    int64 // processes and threads
 
-	Labels map[string]string // kept with the container, for the caller; never interpreted
+	Labels map[string]string `json:",omitempty"` // kept with the container, for the caller; never interpreted
 
 	NetNS  string  // path of a network namespace; "" = a new one with nothing but loopback
-	Mounts []Mount // files and directories of the host: resolv.conf, hosts, volumes, secrets
-	Tmpfs  []Tmpfs // beside the small ones on /tmp, /run and /dev/shm
+	Mounts []Mount `json:",omitempty"` // files and directories of the host: resolv.conf, hosts, volumes, secrets
+	Tmpfs  []Tmpfs `json:",omitempty"` // beside the small ones on /tmp, /run and /dev/shm
 
 	WritableRootfs bool     // default: read-only
-	Capabilities   []string // added to an empty set, by name without CAP_
+	Capabilities   []string `json:",omitempty"` // added to an empty set, by name without CAP_
 	RunAsNonRoot   bool     // refuse to run as uid 0
 	Sandbox        string   // "" or "default" = namespaces; "gvisor"
 }
@@ -59,14 +60,14 @@ const (
 	SandboxGVisor  = "gvisor"
 )
 
-// Equal reports whether two specs ask for the same container.
-func (s *Spec) Equal(o *Spec) bool {
-	return s.ID == o.ID && s.Image == o.Image && slices.Equal(s.Command, o.Command) && slices.Equal(s.Args, o.Args) &&
-		maps.Equal(s.Env, o.Env) && s.WorkingDir == o.WorkingDir && s.User == o.User && s.Hostname == o.Hostname &&
-		s.CPULimit == o.CPULimit && s.CPUShares == o.CPUShares && s.MemoryLimit == o.MemoryLimit && s.PIDLimit == o.PIDLimit &&
-		maps.Equal(s.Labels, o.Labels) && s.NetNS == o.NetNS && slices.Equal(s.Mounts, o.Mounts) && slices.Equal(s.Tmpfs, o.Tmpfs) &&
-		s.WritableRootfs == o.WritableRootfs && slices.Equal(s.Capabilities, o.Capabilities) &&
-		s.RunAsNonRoot == o.RunAsNonRoot && s.Sandbox == o.Sandbox
+// Fingerprint is equal for specs that ask for the same container.
+func (s *Spec) Fingerprint() string {
+	data, err := json.Marshal(s)
+	if err != nil {
+		panic("container: Spec does not encode: " + err.Error()) // it holds only strings, numbers and maps of strings
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:16])
 }
 
 // idPattern is containerd's: it is part of paths and cgroup names.
