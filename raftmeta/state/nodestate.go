@@ -1,0 +1,83 @@
+package state
+
+import (
+	"time"
+
+	"github.com/cloudless-project/cloudless/api"
+)
+
+// ReasonLeft is the reason of a node that said goodbye before it went down.
+const ReasonLeft = "left"
+
+// SetNodeState moves a node from one state to another; it refuses with
+// KindConflict when the node is not in From any more. Down makes the node's
+// replicas Lost; suspect and cut off leave them alone; draining cordons too.
+type SetNodeState struct {
+	ID     api.NodeID    `json:"id"`
+	From   api.NodeState `json:"from"`
+	To     api.NodeState `json:"to"`
+	Reason string        `json:"reason"`
+	Now    time.Time     `json:"now"`
+}
+
+// nodeEvents is what there is to tell about a node's new state.
+var nodeEvents = map[api.NodeState]struct {
+	code         api.Code
+	reason, text string
+}{
+	api.NodeReady:    {api.CodeNodeReady, "Ready", "is ready"},
+	api.NodeSuspect:  {api.CodeNodeSuspect, "Silent", "is silent"},
+	api.NodeCutOff:   {api.CodeNodeCutOff, "CutOff", "is cut off"},
+	api.NodeDown:     {api.CodeNodeDown, "Down", "is down"},
+	api.NodeDraining: {api.CodeNodeCordoned, "Draining", "is being drained"},
+}
+
+func (c SetNodeState) apply(t *tx) (any, error) {
+	old := nodes.get(t.txn, string(c.ID))
+	if old == nil {
+		return nil, notFound("node", string(c.ID))
+	}
+	if _, ok := nodeEvents[c.To]; !ok {
+		return nil, api.Invalid("to", "a node is not put into the state %q", clip(string(c.To)))
+	}
+	if old.State != c.From {
+		return nil, api.Errorf(api.KindConflict, "node %s is %s, not %s", old.Inventory.Name, old.State, c.From)
+	}
+	if old.State == c.To {
+		return *old, nil
+	}
+	n := *old
+	if c.To == api.NodeDraining {
+		n.Cordoned = true
+	}
+	t.moveNode(&n, c.To, c.Reason, c.Now)
+	if c.To == api.NodeDown {
+		t.loseReplicas(&n, "node down: "+n.StateReason, c.Now)
+	}
+	return n, nil
+}
+
+// moveNode puts a changed node into a state and tells about it.
+func (t *tx) moveNode(n *api.Node, to api.NodeState, reason string, now time.Time) {
+	n.State, n.StateSince, n.StateReason, n.Version = to, now, clip(reason), t.index
+	nodes.put(t, n)
+	e := nodeEvents[to]
+	if to == api.NodeDown && reason == ReasonLeft {
+		e.code, e.reason, e.text = api.CodeNodeLeft, "Left", "has left"
+	}
+	t.nodeEvent(e.code, now, e.reason, n, "node %s %s: %s", n.Inventory.Name, e.text, n.StateReason)
+}
+
+// loseReplicas ends every replica of a node that will not be heard again.
+func (t *tx) loseReplicas(n *api.Node, reason string, now time.Time) {
+	for _, old := range replicas.list(t.txn, "node", pair(string(n.ID), "")) {
+		if old.State.Terminal() {
+			continue
+		}
+		r := *old
+		r.Reason = reason
+		t.moveReplica(&r, api.ReplicaLost, now)
+		t.replicaEvent(api.CodeReplicaLost, now, "Lost", &r, "replica %s was lost with node %s", r.ID, n.Inventory.Name)
+		t.ended(&r, now)
+	}
+}
