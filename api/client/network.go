@@ -1,0 +1,27 @@
+package client
+
+import (
+	"context"
+
+	"github.com/cloudless-project/cloudless/api"
+	pb "github.com/cloudless-project/cloudless/api/pb/cloudless/v1"
+	"github.com/cloudless-project/cloudless/api/wire"
+)
+
+// Services returns every service with its endpoints as the peer sees them.
+func (c *Client) Services(ctx context.Context) ([]api.ServiceStatus, error) {
+	r, err := c.network.ListServices(ctx, &pb.ListServicesRequest{})
+	if err != nil {
+		return nil, err
+	}
+	return all(r.GetServices(), wire.ServiceStatusFromPB), nil
+}
+
+// Peers returns the other members as the peer's transport sees them.
+func (c *Client) Peers(ctx context.Context) ([]api.Peer, error) {
+	r, err := c.network.ListPeers(ctx, &pb.ListPeersRequest{})
+	if err != nil {
+		return nil, err
+	}
+	return all(r.GetPeers(), wire.PeerFromPB), nil
+}
