@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -129,16 +130,19 @@ func labName() string {
 	return "lab"
 }
 
+// root is the repository, as the wrapper script knows it.
+func root() string { return os.Getenv("CLOUDLESS_ROOT") }
+
 func up(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("lab up", flag.ContinueOnError)
 	name := flags.String("name", labName(), "name of the lab")
 	dir := flags.String("dir", "", "where disks and logs go (default build/NAME)")
-	binary := flags.String("binary", "bin/cloudless", "the cloudless binary")
+	binary := flags.String("binary", filepath.Join(root(), "bin/cloudless"), "the cloudless binary")
 	if err := flags.Parse(args); err != nil {
 		return errUsage
 	}
 	if *dir == "" {
-		*dir = "build/" + *name
+		*dir = filepath.Join(root(), "build", *name)
 	}
 	if _, err := os.Stat(*binary); errors.Is(err, os.ErrNotExist) {
 		*binary = "" // the lab is useful for other things too; start will complain
