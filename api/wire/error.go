@@ -7,13 +7,17 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
 
 	"github.com/cloudless-project/cloudless/api"
 	pb "github.com/cloudless-project/cloudless/api/pb/cloudless/v1"
 )
 
-// maxText bounds every text of an error: a status travels in HTTP/2 headers.
-const maxText = 2 << 10
+// The bounds of an error: a status travels in HTTP/2 headers.
+const (
+	maxText     = 2 << 10 // bytes of each text
+	maxProblems = 16
+)
 
 // kindCodes maps every kind of error to its gRPC code, one to one.
 var kindCodes = map[api.Kind]codes.Code{
@@ -42,14 +46,15 @@ var codeKinds = func() map[codes.Code]api.Kind {
 	return m
 }()
 
-// ErrorToStatus returns err as a gRPC status error. A status passes unchanged,
-// so that a node can forward what the leader answered.
+// ErrorToStatus returns err as a gRPC status error, with one detail for each
+// problem of a validation. A status passes unchanged, so that a node can
+// forward what the leader answered.
 func ErrorToStatus(err error) error {
 	if err == nil {
 		return nil
 	}
-	var known *api.Error
-	if !errors.As(err, &known) {
+	problems := api.Problems(err)
+	if len(problems) == 0 {
 		if s, ok := status.FromError(err); ok {
 			return s.Err()
 		}
@@ -57,29 +62,34 @@ func ErrorToStatus(err error) error {
 		case errors.Is(err, context.Canceled):
 			return status.Error(codes.Canceled, "cancelled")
 		case errors.Is(err, context.DeadlineExceeded):
-			known = api.Errorf(api.KindTimeout, "timed out")
+			problems = []*api.Error{api.Errorf(api.KindTimeout, "timed out")}
 		default:
-			known = api.Errorf(api.KindInternal, "%w", err)
+			problems = []*api.Error{api.Errorf(api.KindInternal, "%w", err)}
 		}
 	}
-	code, ok := kindCodes[known.Kind]
+	code, ok := kindCodes[problems[0].Kind]
 	if !ok {
 		code = codes.Internal
 	}
-	s, detailErr := status.New(code, text(known.Error())).WithDetails(&pb.ErrorDetail{
-		Kind:    string(known.Kind),
-		Field:   text(known.Field),
-		Message: text(known.Message),
-		Hint:    text(known.Hint),
-	})
-	if detailErr != nil {
-		return status.Error(code, text(known.Error()))
+	var details []protoadapt.MessageV1
+	for _, e := range problems[:min(len(problems), maxProblems)] {
+		details = append(details, &pb.ErrorDetail{
+			Kind:    string(e.Kind),
+			Field:   text(e.Field),
+			Message: text(e.Message),
+			Hint:    text(e.Hint),
+		})
 	}
-	return s.Err()
+	plain := status.New(code, text(problems[0].Error()))
+	if s, err := plain.WithDetails(details...); err == nil {
+		return s.Err()
+	}
+	return plain.Err()
 }
 
-// ErrorFromStatus returns a status error as an *api.Error. The status stays in
-// its chain; so do context.Canceled and context.DeadlineExceeded.
+// ErrorFromStatus returns a status error as an *api.Error, or as several that
+// are joined. The status stays in its chain; so do context.Canceled and
+// context.DeadlineExceeded.
 func ErrorFromStatus(err error) error {
 	if err == nil {
 		return nil
@@ -92,10 +102,19 @@ func ErrorFromStatus(err error) error {
 	if !ok {
 		s = status.FromContextError(err)
 	}
+	var problems []error
 	for _, detail := range s.Details() {
 		if d, ok := detail.(*pb.ErrorDetail); ok {
-			return &api.Error{Kind: kind(d, s.Code()), Field: d.GetField(), Message: d.GetMessage(), Hint: d.GetHint(), Err: err}
+			problems = append(problems, &api.Error{
+				Kind: kind(d, s.Code()), Field: d.GetField(), Message: d.GetMessage(), Hint: d.GetHint(), Err: err,
+			})
 		}
+	}
+	switch {
+	case len(problems) == 1:
+		return problems[0]
+	case len(problems) > 1:
+		return errors.Join(problems...)
 	}
 	plain := &api.Error{Kind: kind(nil, s.Code()), Message: s.Message(), Err: err}
 	switch s.Code() {

@@ -62,6 +62,17 @@ func TestErrorsOfOthers(t *testing.T) {
 	}
 }
 
+func TestEveryProblemTravels(t *testing.T) {
+	sent := fmt.Errorf("validate: %w", errors.Join(
+		api.Invalid("spec.replicas", "is negative"),
+		api.Invalid("spec.image", "is missing").WithHint("name one"),
+	))
+	got := api.Problems(ErrorFromStatus(ErrorToStatus(sent)))
+	if len(got) != 2 || got[0].Field != "spec.replicas" || got[1].Hint != "name one" {
+		t.Errorf("got %v", got)
+	}
+}
+
 func TestErrorTextIsBounded(t *testing.T) {
 	long := strings.Repeat("\xffü", maxText)
 	sent := status.Convert(ErrorToStatus(api.Errorf(api.KindInvalid, "%s", long)))
