@@ -79,7 +79,7 @@ func (r *Runtime) create(ctx context.Context, s *container.Spec, img client.Imag
 	}
 	labels := map[string]string{labelSpec: s.Fingerprint(), labelStopSignal: config.Config.StopSignal}
 	for k, v := range s.Labels {
-		labels[labelCaller+k] = v
+		labels[labelCaller+k] = "=" + v // containerd drops empty values
 	}
 	_, err = r.client.NewContainer(ctx, s.ID,
 		client.WithContainerLabels(labels),

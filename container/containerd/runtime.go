@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/plugins"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	"go.uber.org/zap"
 
 	"github.com/cloudless-project/cloudless/api"
@@ -91,6 +92,11 @@ func New(cfg Config) (*Runtime, error) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("prepare container runtime: %w", err)
 		}
+	}
+	// containerd's client writes to a logger of the whole process what it also
+	// returns as errors.
+	if err := log.SetLevel("fatal"); err != nil {
+		return nil, fmt.Errorf("silence containerd's client: %w", err)
 	}
 	// The timeout is also the longest pause between attempts to reconnect: a
 	// restarted containerd must be noticed at once.

@@ -78,7 +78,7 @@ func (r *Runtime) status(record containers.Container, t *task.Process) container
 			if s.Labels == nil {
 				s.Labels = make(map[string]string)
 			}
-			s.Labels[name] = v
+			s.Labels[name] = strings.TrimPrefix(v, "=")
 		}
 	}
 	started, err := time.Parse(time.RFC3339Nano, record.Labels[labelStarted])

@@ -17,7 +17,7 @@ const ownOOMScore = -900
 // configTemplate is understood by containerd 1.6 to 2.x, which migrates it. Off
 // are: Kubernetes' interface, which listens on a port; the restart monitor,
 // which runs what labels name; and snapshotters that are never chosen and only
-// complain.
+// complain. (io.containerd.runtime.v1.linux stays: 1.6 serves no tasks without.)
 var configTemplate = template.Must(template.New("config.toml").Parse(`# Written by cloudless at every start; changes are lost.
 version = 2
 root = {{.Root}}
@@ -29,7 +29,6 @@ disabled_plugins = [
   "io.containerd.cri.v1.runtime",
   "io.containerd.internal.v1.restart",
   "io.containerd.monitor.container.v1.restart",
-  "io.containerd.runtime.v1.linux",
   "io.containerd.snapshotter.v1.aufs",
   "io.containerd.snapshotter.v1.blockfile",
   "io.containerd.snapshotter.v1.btrfs",
