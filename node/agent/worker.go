@@ -1,0 +1,289 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/cloudless-project/cloudless/api"
+	"github.com/cloudless-project/cloudless/container"
+	"github.com/cloudless-project/cloudless/internal/retry"
+)
+
+// worker carries one replica from assignment to its end. All its methods but
+// stop and exited run on its own goroutine.
+type worker struct {
+	agent    *Agent
+	replica  api.Replica
+	log      *zap.Logger
+	report   api.ReplicaReport
+	stopping chan struct{} // closed when the replica is not wanted any more
+	exits    chan container.Exit
+	addr     Attachment
+	adopted  bool // what an earlier daemon left has been looked at
+}
+
+func newWorker(a *Agent, r api.Replica) *worker {
+	return &worker{
+		agent:    a,
+		replica:  r,
+		log:      a.cfg.Log.With(zap.String("replica", string(r.ID)), zap.String("workload", r.Workload)),
+		report:   api.ReplicaReport{ID: r.ID, State: api.ReplicaAssigned, Restarts: r.Restarts},
+		stopping: make(chan struct{}),
+		exits:    make(chan container.Exit, 1),
+	}
+}
+
+// stop asks the worker to end its replica; the agent's lock is held.
+func (w *worker) stop() {
+	select {
+	case <-w.stopping:
+	default:
+		close(w.stopping)
+	}
+}
+
+// exited notes how a run ended. The latest exit wins: an older one speaks of a
+// run that has been dealt with.
+func (w *worker) exited(e container.Exit) {
+	for {
+		select {
+		case w.exits <- e:
+			return
+		default:
+		}
+		select {
+		case <-w.exits:
+		default:
+		}
+	}
+}
+
+func (w *worker) set(state api.ReplicaState, reason string) {
+	w.report.State, w.report.Reason = state, reason
+	w.agent.report(w.report)
+}
+
+// run is the replica's life. When ctx ends the container stays.
+func (w *worker) run(ctx context.Context) {
+	defer w.agent.done(w.replica.ID)
+	wanted, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-w.stopping:
+			cancel()
+		case <-wanted.Done():
+		}
+	}()
+	finished := w.keepRunning(wanted)
+	if ctx.Err() != nil {
+		return
+	}
+	if !finished {
+		w.set(api.ReplicaStopping, "")
+	}
+	backoff := retry.Backoff{Initial: time.Second, Max: 30 * time.Second}
+	for {
+		err := w.agent.discard(ctx, string(w.replica.ID))
+		if err == nil {
+			break
+		}
+		w.log.Warn("removing the container failed, will try again", zap.Error(err))
+		if retry.Sleep(ctx, backoff.Next()) != nil {
+			return
+		}
+	}
+	if !finished {
+		w.set(api.ReplicaStopped, "")
+	}
+}
+
+// keepRunning starts the container again and again as its policy says. It
+// returns true when the replica has come to its own end, false when it is not
+// wanted any more.
+func (w *worker) keepRunning(ctx context.Context) (finished bool) {
+	policy := w.replica.Spec.Restart
+	backoff := retry.Backoff{Initial: policy.Backoff.Initial.Std(), Max: policy.Backoff.Max.Std()}
+	for ctx.Err() == nil {
+		exit, err := w.runOnce(ctx)
+		if ctx.Err() != nil {
+			return false
+		}
+		if err != nil {
+			wait := backoff.Next()
+			w.log.Warn("starting failed", zap.Error(err), zap.Duration("retry_in", wait))
+			w.setWaiting(fmt.Sprintf("%v; next try in %s", err, wait.Round(100*time.Millisecond)))
+			if retry.Sleep(ctx, wait) != nil {
+				return false
+			}
+			continue
+		}
+		why := describeExit(exit)
+		if policy.Policy == api.RestartNever || policy.Policy == api.RestartOnFailure && exit.Code == 0 {
+			if exit.Code == 0 {
+				w.set(api.ReplicaStopped, why)
+			} else {
+				w.set(api.ReplicaFailed, why)
+			}
+			return true
+		}
+		if exit.At.Sub(exit.StartedAt) > stableAfter {
+			backoff.Reset()
+		}
+		w.report.Restarts++
+		w.agent.metrics.restarts.Inc()
+		wait := backoff.Next()
+		w.log.Info("container ended, restarting", zap.String("reason", why), zap.Duration("in", wait))
+		w.setWaiting(fmt.Sprintf("%s; restart in %s", why, wait.Round(10*time.Millisecond)))
+		if retry.Sleep(ctx, wait) != nil {
+			return false
+		}
+	}
+	return false
+}
+
+// runOnce carries the replica through one run of its process: one that is
+// there already, or a new one.
+func (w *worker) runOnce(ctx context.Context) (container.Exit, error) {
+	status, err := w.bringUp(ctx)
+	if err != nil {
+		return container.Exit{}, err
+	}
+	if status.Exit != nil {
+		return *status.Exit, nil
+	}
+	return w.supervise(ctx, status), nil
+}
+
+// stableAfter is how long a run must last for its end to count as the first.
+const stableAfter = 10 * time.Second
+
+// setWaiting reports trouble before the process is there, without moving the
+// replica's state backwards.
+func (w *worker) setWaiting(reason string) {
+	if w.report.State.Active() {
+		w.set(api.ReplicaNotReady, reason)
+		return
+	}
+	w.set(w.report.State, reason)
+}
+
+// advance reports a step towards running; a replica that ran already stays
+// NotReady while it is brought up again.
+func (w *worker) advance(state api.ReplicaState) {
+	if !w.report.State.Active() {
+		w.set(state, "")
+	}
+}
+
+// bringUp returns once the process runs: an adopted one or a new one. The first
+// time it may also return how a run ended that nobody watched.
+func (w *worker) bringUp(ctx context.Context) (container.Status, error) {
+	id := string(w.replica.ID)
+	rt := w.agent.cfg.Runtime
+	status, err := rt.Status(ctx, id)
+	adopting := !w.adopted
+	w.adopted = true
+	switch {
+	case err == nil && status.State == container.StateRunning:
+		if n, err := strconv.Atoi(status.Labels[labelRestarts]); err == nil {
+			w.report.Restarts = max(w.report.Restarts, n)
+		}
+		return status, w.attach(ctx)
+	case err == nil && status.Exit != nil && adopting:
+		return status, nil
+	case err == nil:
+		if err := rt.Remove(ctx, id); err != nil {
+			return status, err
+		}
+	case api.KindOf(err) != api.KindNotFound:
+		return status, err
+	}
+	w.advance(api.ReplicaPreparing)
+	if err := w.agent.cfg.Images.Ensure(ctx, w.replica.Spec.Image); err != nil {
+		return status, fmt.Errorf("bring image: %w", err)
+	}
+	if err := w.attach(ctx); err != nil {
+		return status, err
+	}
+	w.advance(api.ReplicaStarting)
+	if err := rt.Create(ctx, containerSpec(&w.replica, w.addr, w.report.Restarts)); err != nil {
+		return status, fmt.Errorf("create container: %w", err)
+	}
+	status, err = rt.Start(ctx, id)
+	if err != nil {
+		return status, fmt.Errorf("start container: %w", err)
+	}
+	return status, nil
+}
+
+func (w *worker) attach(ctx context.Context) error {
+	addr, err := w.agent.cfg.Network.Attach(ctx, string(w.replica.ID))
+	if err != nil {
+		return fmt.Errorf("attach to the network: %w", err)
+	}
+	w.addr = addr
+	return nil
+}
+
+// supervise watches a running process, tells what its probes say, and returns
+// how it ended. It returns early when ctx ends.
+func (w *worker) supervise(ctx context.Context, st container.Status) container.Exit {
+	probing, stopProbing := context.WithCancel(ctx)
+	defer stopProbing()
+	p := &prober{runtime: w.agent.cfg.Runtime, id: st.ID, ip: w.addr.IP}
+	ready := p.watch(probing, w.replica.Spec.Probes.Readiness)
+	alive := p.watch(probing, w.replica.Spec.Probes.Liveness)
+
+	w.report.StartedAt, w.report.Address = st.StartedAt, w.addr.IP
+	if ready == nil {
+		w.set(api.ReplicaReady, "")
+	} else if w.report.State.Active() {
+		w.set(api.ReplicaNotReady, "waiting for the readiness probe")
+	} else {
+		w.set(api.ReplicaRunning, "waiting for the readiness probe")
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return container.Exit{}
+		case e := <-w.exits:
+			if e.StartedAt.Before(st.StartedAt) {
+				continue // of an earlier run
+			}
+			return e
+		case err := <-ready:
+			if err == nil {
+				w.set(api.ReplicaReady, "")
+			} else {
+				w.set(api.ReplicaNotReady, "readiness probe: "+err.Error())
+			}
+		case err := <-alive:
+			if err == nil {
+				continue
+			}
+			w.log.Info("liveness probe failed, stopping the container", zap.Error(err))
+			if serr := w.agent.cfg.Runtime.Stop(ctx, st.ID, stopGrace); serr != nil {
+				w.log.Warn("stopping after a failed liveness probe failed", zap.Error(errors.Join(err, serr)))
+			}
+		}
+	}
+}
+
+func describeExit(e container.Exit) string {
+	switch e.Reason {
+	case container.ReasonCompleted:
+		return "ended with code 0"
+	case container.ReasonOOM:
+		return "killed: over its memory limit"
+	case container.ReasonLost:
+		return "lost: the host or the runtime restarted"
+	default:
+		return fmt.Sprintf("ended with code %d", e.Code)
+	}
+}

@@ -1,0 +1,151 @@
+package control
+
+import (
+	"context"
+
+	"github.com/cloudless-project/cloudless/api"
+	pb "github.com/cloudless-project/cloudless/api/pb/cloudless/v1"
+	"github.com/cloudless-project/cloudless/api/wire"
+	"github.com/cloudless-project/cloudless/raftmeta/state"
+)
+
+type nodeServer struct {
+	pb.UnimplementedNodeServiceServer
+	*Server
+}
+
+func (s *nodeServer) ListNodes(ctx context.Context, _ *pb.ListNodesRequest) (*pb.ListNodesResponse, error) {
+	view, err := s.linearizable(ctx)
+	if err != nil {
+		return nil, err
+	}
+	allocated := allocations(view)
+	reply := &pb.ListNodesResponse{}
+	for _, n := range view.Nodes() {
+		reply.Nodes = append(reply.Nodes, wire.NodeStatusToPB(s.nodeStatus(n, allocated[n.ID])))
+	}
+	return reply, nil
+}
+
+func (s *nodeServer) GetNode(ctx context.Context, req *pb.GetNodeRequest) (*pb.GetNodeResponse, error) {
+	view, err := s.linearizable(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n, err := findNode(view, req.GetNode())
+	if err != nil {
+		return nil, err
+	}
+	return &pb.GetNodeResponse{Node: wire.NodeStatusToPB(s.nodeStatus(n, allocations(view)[n.ID]))}, nil
+}
+
+func (s *nodeServer) UpdateNode(ctx context.Context, req *pb.UpdateNodeRequest) (*pb.UpdateNodeResponse, error) {
+	view, err := s.linearizable(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n, err := findNode(view, req.GetNode())
+	if err != nil {
+		return nil, err
+	}
+	updated, err := propose[api.Node](ctx, s.Server, state.UpdateNode{
+		ID:            n.ID,
+		SetLabels:     req.GetSetLabels(),
+		UnsetLabels:   req.GetRemoveLabels(),
+		Cordon:        req.Cordoned,
+		ExpectVersion: req.GetExpectVersion(),
+		Now:           s.cfg.Now(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &pb.UpdateNodeResponse{Node: wire.NodeStatusToPB(s.nodeStatus(updated, allocations(view)[n.ID]))}, nil
+}
+
+func (s *nodeServer) RemoveNode(ctx context.Context, req *pb.RemoveNodeRequest) (*pb.RemoveNodeResponse, error) {
+	view, err := s.linearizable(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n, err := findNode(view, req.GetNode())
+	if err != nil {
+		return nil, err
+	}
+	reason := req.GetReason()
+	if reason == "" {
+		reason = "removed by " + caller(ctx).Name()
+	}
+	if _, err := propose[any](ctx, s.Server, state.RemoveNode{ID: n.ID, Reason: reason, Now: s.cfg.Now()}); err != nil {
+		return nil, err
+	}
+	return &pb.RemoveNodeResponse{}, nil
+}
+
+// findNode looks a node up by name or ID.
+func findNode(view state.View, key string) (api.Node, error) {
+	if n, ok := view.Node(api.NodeID(key)); ok {
+		return n, nil
+	}
+	if n, ok := view.NodeByName(key); ok {
+		return n, nil
+	}
+	return api.Node{}, api.Errorf(api.KindNotFound, "there is no node %q", key).
+		WithHint("see the nodes with: cloudless node list")
+}
+
+// allocations sums up what replicas that have not ended reserve on each node.
+func allocations(view state.View) map[api.NodeID]api.Resources {
+	out := make(map[api.NodeID]api.Resources)
+	for _, r := range view.Replicas() {
+		if !r.State.Terminal() {
+			out[r.Node] = out[r.Node].Add(r.Spec.Resources.Requests())
+		}
+	}
+	return out
+}
+
+func (s *Server) nodeStatus(n api.Node, allocated api.Resources) api.NodeStatus {
+	st := api.NodeStatus{Node: n, Allocated: allocated, LastSeen: s.cfg.LastSeen(n.ID)}
+	if n.Cordoned && n.State == api.NodeReady {
+		st.State = api.NodeCordoned
+	}
+	st.Roles = []string{}
+	if n.Voter {
+		st.Roles = append(st.Roles, "anchor")
+	}
+	if lead, ok := s.cfg.Leader(); ok && lead == n.ID {
+		st.Roles = append(st.Roles, "leader")
+	}
+	if n.Inventory.Public {
+		st.Roles = append(st.Roles, "relay")
+	}
+	if n.Inventory.Worker {
+		st.Roles = append(st.Roles, "worker")
+	}
+	return st
+}
+
+// localise puts this node's own view of paths into a reply, wherever the rest
+// of it was made.
+func (s *Server) localise(reply any) {
+	switch r := reply.(type) {
+	case *pb.ListNodesResponse:
+		for _, n := range r.GetNodes() {
+			s.localiseNode(n)
+		}
+	case *pb.GetNodeResponse:
+		s.localiseNode(r.GetNode())
+	case *pb.UpdateNodeResponse:
+		s.localiseNode(r.GetNode())
+	}
+}
+
+func (s *Server) localiseNode(n *pb.NodeStatus) {
+	id := api.NodeID(n.GetNode().GetId())
+	if id == s.cfg.Self.ID {
+		n.Path, n.RttMs = string(api.PathSelf), 0
+		return
+	}
+	path, rtt := s.cfg.Mesh.Path(id)
+	n.Path, n.RttMs = string(path), float64(rtt.Microseconds())/1000
+}

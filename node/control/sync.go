@@ -1,0 +1,150 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/cloudless-project/cloudless/api"
+	pb "github.com/cloudless-project/cloudless/api/pb/cloudless/v1"
+	"github.com/cloudless-project/cloudless/api/wire"
+	"github.com/cloudless-project/cloudless/internal/retry"
+	"github.com/cloudless-project/cloudless/raftmeta/state"
+)
+
+type syncServer struct {
+	pb.UnimplementedSyncServiceServer
+	*Server
+}
+
+// Sync takes a node's reports in and sends it the view whenever it changed.
+// The first view follows the first report, so that what a node runs is known
+// before it is told what to do.
+func (s *syncServer) Sync(stream pb.SyncService_SyncServer) error {
+	c := caller(stream.Context())
+	if c.Via != "" {
+		return api.Errorf(api.KindDenied, "a node syncs in its own name")
+	}
+	if err := s.takeReport(stream, c.Member.ID); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	go func() {
+		for {
+			if err := s.takeReport(stream, c.Member.ID); err != nil {
+				cancel(err)
+				return
+			}
+		}
+	}()
+	err := s.sendViews(ctx, stream, c.Member.ID)
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, io.EOF) {
+		return cause
+	}
+	return err
+}
+
+func (s *syncServer) takeReport(stream pb.SyncService_SyncServer, from api.NodeID) error {
+	msg, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	report := wire.NodeReportFromPB(msg.GetReport())
+	if report.Node != from {
+		return api.Errorf(api.KindDenied, "node %s reports for %s", from, report.Node)
+	}
+	_, err = propose[any](stream.Context(), s.Server, state.ReportNode{Report: report, Now: s.cfg.Now()})
+	return err
+}
+
+// coalesce is how long a change may wait for others to travel with it.
+const coalesce = 10 * time.Millisecond
+
+func (s *syncServer) sendViews(ctx context.Context, stream pb.SyncService_SyncServer, to api.NodeID) error {
+	var last []byte
+	for {
+		view, changed := s.cfg.Anchor.Store().Watch()
+		cv := view.For(to, s.cfg.Self.ID)
+		index := cv.Index
+		cv.Index = 0
+		msg := wire.ClusterViewToPB(cv)
+		content, err := proto.MarshalOptions{Deterministic: true}.Marshal(msg)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(content, last) {
+			msg.Index = index
+			if err := stream.Send(&pb.SyncResponse{View: msg}); err != nil {
+				return err
+			}
+			last = content
+		}
+		if err := s.waitLeading(ctx, changed); err != nil {
+			return err
+		}
+		if err := retry.Sleep(ctx, coalesce); err != nil {
+			return err
+		}
+	}
+}
+
+// waitLeading waits for a change of the state. It fails when this anchor does
+// not lead any more, because what it has may be old.
+func (s *Server) waitLeading(ctx context.Context, changed <-chan struct{}) error {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-changed:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+			if !s.cfg.Anchor.IsLeader() {
+				return api.Errorf(api.KindUnavailable, "this anchor does not lead any more")
+			}
+		}
+	}
+}
+
+// RegisterImage records an image of which the calling node holds every blob.
+func (s *syncServer) RegisterImage(ctx context.Context, req *pb.RegisterImageRequest) (*pb.RegisterImageResponse, error) {
+	img := wire.ImageFromPB(req.GetImage())
+	img.Holders = []api.NodeID{caller(ctx).Member.ID}
+	recorded, err := propose[api.Image](ctx, s.Server, state.PutImage{Image: img, Now: s.cfg.Now()})
+	if err != nil {
+		return nil, err
+	}
+	return &pb.RegisterImageResponse{Image: wire.ImageToPB(recorded)}, nil
+}
+
+// RenewCertificate gives a member a new certificate for the key and the roles
+// that it has.
+func (s *syncServer) RenewCertificate(ctx context.Context, req *pb.RenewCertificateRequest) (*pb.RenewCertificateResponse, error) {
+	c := caller(ctx)
+	if c.UID >= 0 {
+		return nil, api.Errorf(api.KindDenied, "a local user has no certificate to renew")
+	}
+	view, err := s.linearizable(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if view.Revoked(c.Member.ID) {
+		return nil, api.Errorf(api.KindDenied, "the identity %s was revoked", c.Member.ID)
+	}
+	if c.Member.Has(api.RoleNode) {
+		if _, ok := view.Node(c.Member.ID); !ok {
+			return nil, api.Errorf(api.KindDenied, "%s is not a node of this cluster", c.Member.ID)
+		}
+	}
+	cert, err := s.cfg.Issue(req.GetCsr(), c.Member)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.RenewCertificateResponse{Certificate: cert}, nil
+}
