@@ -39,11 +39,8 @@ func RunInit() {
 	if !ok {
 		return
 	}
-	if err := runInit(cfg); err != nil {
-		fmt.Fprintln(os.Stderr, "init:", err)
-		os.Exit(1)
-	}
-	os.Exit(0)
+	fmt.Fprintln(os.Stderr, "init:", runInit(cfg)) // returns only when it failed
+	os.Exit(1)
 }
 
 func runInit(env string) error {
@@ -98,11 +95,11 @@ func mountDevice(disk string) error {
 		return fmt.Errorf("find resolv.conf: %w", err)
 	}
 	// Opened before its path may be hidden.
-	diskFD, err := unix.Open(disk, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir, err := os.Open(disk)
 	if err != nil {
-		return fmt.Errorf("open disk %s: %w", disk, err)
+		return fmt.Errorf("open disk: %w", err)
 	}
-	defer unix.Close(diskFD)
+	defer dir.Close()
 
 	if err := (mount{target: "/", flags: unix.MS_REC | unix.MS_PRIVATE}).do(); err != nil {
 		return err
@@ -120,7 +117,7 @@ func mountDevice(disk string) error {
 	steps = append(steps,
 		mount{source: "run", target: "/run", fstype: "tmpfs", data: "mode=755"},
 		mount{source: "varlib", target: "/var/lib", fstype: "tmpfs", data: "mode=755"},
-		mount{source: fmt.Sprintf("/proc/self/fd/%d", diskFD), target: DataDir, flags: unix.MS_BIND, mkdir: true},
+		mount{source: fmt.Sprintf("/proc/self/fd/%d", dir.Fd()), target: DataDir, flags: unix.MS_BIND, mkdir: true},
 	)
 	for _, m := range steps {
 		if err := m.do(); err != nil {

@@ -108,8 +108,12 @@ table ip home {
 `, translate)
 }
 
-// destroy removes the namespace and with it every device in it.
+// destroy removes the namespace and everything in it. The kernel takes its time
+// for that, so the cable is pulled out first: its name is needed again.
 func (m machine) destroy(ctx context.Context) error {
+	if err := run(ctx, "", "ip", "-n", m.bridge, "link", "del", m.name); err != nil {
+		return err
+	}
 	return run(ctx, "", "ip", "netns", "del", m.ns)
 }
 
