@@ -467,7 +467,7 @@ func serveName(t testing.TB, path, addr, name string) {
 func get(path, addr string) (string, error) {
 	client := http.Client{Timeout: 8 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
-		DialContext: func(context.Context, string, string) (net.Conn, error) { return dial(path, "tcp4", addr) },
+		DialContext:       func(context.Context, string, string) (net.Conn, error) { return dial(path, "tcp4", addr) },
 	}}
 	resp, err := client.Get("http://" + addr + "/")
 	if err != nil {
