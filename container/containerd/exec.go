@@ -83,11 +83,18 @@ func (r *Runtime) execIO(spec container.ExecSpec, stdin io.Reader) (cio.Creator,
 	if spec.Stdin == nil {
 		stdin = nil
 	}
-	stderr := spec.Stderr
+	// Old shims fail when one of the two is missing.
+	stdout, stderr := spec.Stdout, spec.Stderr
+	if stdout == nil {
+		stdout = io.Discard
+	}
+	if stderr == nil {
+		stderr = io.Discard
+	}
 	if spec.TTY {
 		stderr = nil
 	}
-	opts := []cio.Opt{cio.WithFIFODir(dir), cio.WithStreams(stdin, spec.Stdout, stderr)}
+	opts := []cio.Opt{cio.WithFIFODir(dir), cio.WithStreams(stdin, stdout, stderr)}
 	if spec.TTY {
 		opts = append(opts, cio.WithTerminal)
 	}

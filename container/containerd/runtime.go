@@ -14,8 +14,10 @@ import (
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/plugins"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/log"
 	"go.uber.org/zap"
+	"google.golang.org/grpc/status"
 
 	"github.com/cloudless-project/cloudless/api"
 	"github.com/cloudless-project/cloudless/container"
@@ -163,11 +165,13 @@ func (r *Runtime) snapshotter(ctx context.Context) (string, error) {
 // something to say, and wraps it where there is not.
 func (r *Runtime) explain(err error, verb, noun string) error {
 	var known *api.Error
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &known):
+	if err == nil || errors.As(err, &known) {
 		return err
+	}
+	if _, raw := status.FromError(err); raw {
+		err = errgrpc.ToNative(err)
+	}
+	switch {
 	case errors.Is(err, context.Canceled), errdefs.IsCanceled(err):
 		return fmt.Errorf("%s %s: %w", verb, noun, context.Canceled)
 	case errors.Is(err, context.DeadlineExceeded), errdefs.IsDeadlineExceeded(err):

@@ -150,7 +150,11 @@ func (s *Supervisor) runOnce(ctx context.Context) error {
 	}
 	defer p.close()
 	if err := s.awaitReady(ctx, p); err != nil {
-		return errors.Join(err, p.stop(stopTimeout))
+		stopped := p.stop(stopTimeout)
+		if ctx.Err() != nil { // asked to end meanwhile, which is not a fault
+			return stopped
+		}
+		return errors.Join(err, stopped)
 	}
 	select {
 	case <-p.ended:
