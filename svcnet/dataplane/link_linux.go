@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -159,8 +160,34 @@ func (p *Plane) plug(name string) error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bring up %s: %w", name, err)
 	}
-	return nil
+	return awaitCarrier(name)
 }
+
+// awaitCarrier waits until the kernel has noticed that both ends of a cable are
+// up, which it does in the background and up to a second late. Before that the
+// bridge forwards nothing, and the first connection would lose its first
+// packets. Newer kernels catch up when they are asked for the link's state.
+func awaitCarrier(name string) error {
+	deadline := time.Now().Add(carrierTimeout)
+	for {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return fmt.Errorf("find link %s: %w", name, err)
+		}
+		if link.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("bring up %s: no carrier after %s", name, carrierTimeout)
+		}
+		<-time.After(carrierPoll)
+	}
+}
+
+const (
+	carrierTimeout = 3 * time.Second
+	carrierPoll    = 2 * time.Millisecond
+)
 
 // cable lays a veth pair from the host into a namespace, where its end is
 // called eth0. A host end of that name that leads elsewhere is replaced.

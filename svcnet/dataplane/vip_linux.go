@@ -52,10 +52,7 @@ func (p *Plane) connect(host string, ns *namespace, addr netip.Prefix, finish fu
 			return err
 		}
 	}
-	if err := p.plug(host); err != nil {
-		return err
-	}
-	return ns.do(func() error {
+	if err := ns.do(func() error {
 		link, err := netlink.LinkByName(inside)
 		if err != nil {
 			return fmt.Errorf("find link %s: %w", inside, err)
@@ -75,7 +72,10 @@ func (p *Plane) connect(host string, ns *namespace, addr netip.Prefix, finish fu
 			return err
 		}
 		return finish(link)
-	})
+	}); err != nil {
+		return err
+	}
+	return p.plug(host)
 }
 
 // setRoutes leads the host's own connections to VIPs into their namespace.
