@@ -1,0 +1,162 @@
+package place
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/cloudless-project/cloudless/api"
+)
+
+// Decision is the node for a replica, and why.
+type Decision struct {
+	Node     api.NodeID
+	Name     string // of the node
+	Score    float64
+	Terms    Terms
+	Feasible int // nodes that could have taken it
+	Nodes    int // nodes there are
+	granted  []string
+}
+
+func (d Decision) String() string {
+	s := fmt.Sprintf("best of %d usable nodes of %d, score %.2f (%s)", d.Feasible, d.Nodes, d.Score, d.Terms)
+	if len(d.granted) > 0 {
+		s += "; " + strings.Join(d.granted, ", ")
+	}
+	return s
+}
+
+// Place decides on a node and reserves the replica's room there. The error is
+// of KindUnplaced and sums up why each node is out.
+func (f *Fleet) Place(req Request) (Decision, error) {
+	d, err := f.decide(req)
+	if err == nil {
+		f.Reserve(req.ID, req.Workload, req.Spec, d.Node)
+	}
+	return d, err
+}
+
+// candidate is a node that every rule allows.
+type candidate struct{ node, tier int32 }
+
+func (f *Fleet) decide(req Request) (Decision, error) {
+	c := f.compile(req)
+	defer f.ignore(req.Replaces)()
+	found := c.filter(f.scratch[:0])
+	f.scratch = found
+	if len(found) == 0 {
+		return Decision{}, f.unplaced(c)
+	}
+	best, bestScore := int32(-1), 0.0
+	least := slices.MinFunc(found, func(a, b candidate) int { return cmp.Compare(a.tier, b.tier) }).tier
+	for _, o := range found {
+		if o.tier != least {
+			continue
+		}
+		if s := c.score(o.node); best < 0 || s > bestScore { // the first of equals: nodes are in order
+			best, bestScore = o.node, s
+		}
+	}
+	d := Decision{Node: f.nodes[best].ID, Name: f.nodes[best].Inventory.Name, Score: bestScore,
+		Terms: c.terms(best), Feasible: len(found), Nodes: len(f.nodes)}
+	d.granted = c.granted(best)
+	return d, nil
+}
+
+// filter appends the nodes that every rule allows, in order.
+func (c *compiled) filter(found []candidate) []candidate {
+	for _, node := range c.fleet.open {
+		if c.allows(node) {
+			found = append(found, candidate{node, c.tier(node)})
+		}
+	}
+	return found
+}
+
+// ignore takes a replica out of the counters of its neighbours and returns the
+// function that puts it back. The counters that matter must exist by then.
+func (f *Fleet) ignore(id api.ReplicaID) (restore func()) {
+	t := f.tenants[id]
+	if t == nil {
+		return func() {}
+	}
+	f.count(t, -1)
+	return func() { f.count(t, 1) }
+}
+
+// granted names the wishes that a node fulfils.
+func (c *compiled) granted(node int32) []string {
+	var out []string
+	for _, w := range c.wishes {
+		if w.allows(node) {
+			out = append(out, w.what)
+		}
+	}
+	return out
+}
+
+// unplaced sums up why no node will do: "0 of 4 nodes: 2 lack memory, …".
+func (f *Fleet) unplaced(c *compiled) error {
+	if len(f.nodes) == 0 {
+		return api.Errorf(api.KindUnplaced, "there are no nodes")
+	}
+	type tally struct {
+		fault fault
+		n     int
+	}
+	tallies := map[string]*tally{}
+	for i := range f.nodes {
+		first := c.faults(int32(i))[0]
+		if t := tallies[first.one]; t != nil {
+			t.n++
+		} else {
+			tallies[first.one] = &tally{first, 1}
+		}
+	}
+	all := slices.SortedFunc(maps.Values(tallies), func(a, b *tally) int {
+		return cmp.Or(cmp.Compare(b.n, a.n), cmp.Compare(a.fault.one, b.fault.one))
+	})
+	const most = 5
+	parts := make([]string, 0, most+1)
+	rest := 0
+	for i, t := range all {
+		switch {
+		case i >= most:
+			rest += t.n
+		case t.n == 1:
+			parts = append(parts, "1 "+t.fault.one)
+		default:
+			parts = append(parts, fmt.Sprintf("%d %s", t.n, t.fault.many))
+		}
+	}
+	if rest > 0 {
+		parts = append(parts, fmt.Sprintf("%d are out for other reasons", rest))
+	}
+	return api.Errorf(api.KindUnplaced, "0 of %d nodes: %s", len(f.nodes), strings.Join(parts, ", "))
+}
+
+// faults returns everything that speaks against a node, at least one fault of
+// a node that is out.
+func (c *compiled) faults(node int32) []fault {
+	var out []fault
+	if why := closed(&c.fleet.nodes[node]); why != "" {
+		out = append(out, fault{why, plural(why), why})
+	}
+	for _, r := range c.rules {
+		if !r.allows(node) {
+			out = append(out, r.fault(node))
+		}
+	}
+	return out
+}
+
+// plural turns "is cordoned" into "are cordoned".
+func plural(why string) string {
+	if rest, ok := strings.CutPrefix(why, "is "); ok {
+		return "are " + rest
+	}
+	return strings.Replace(why, "runs", "run", 1)
+}

@@ -1,0 +1,98 @@
+package place
+
+import (
+	"slices"
+
+	"github.com/cloudless-project/cloudless/api"
+)
+
+// column holds one label of every node as a small number, so that a rule looks
+// up a node in an array.
+type column struct {
+	of     []int32  // by node
+	values []string // by number; number 0 stands for "no such label"
+	ids    map[string]int32
+}
+
+// column returns the column of a label. "node" is a topology with one domain
+// for each node.
+func (f *Fleet) column(key string) *column {
+	if c := f.columns[key]; c != nil {
+		return c
+	}
+	c := &column{of: make([]int32, len(f.nodes)), values: []string{""}, ids: map[string]int32{}}
+	for i := range f.nodes {
+		value, ok := f.nodes[i].Label(key)
+		if key == api.TopologyNode {
+			value, ok = string(f.nodes[i].ID), true
+		}
+		if ok {
+			c.of[i] = c.number(value)
+		}
+	}
+	f.columns[key] = c
+	return c
+}
+
+func (c *column) number(value string) int32 {
+	id, ok := c.ids[value]
+	if !ok {
+		id = int32(len(c.values))
+		c.ids[value] = id
+		c.values = append(c.values, value)
+	}
+	return id
+}
+
+type counterKey struct{ workload, topology string }
+
+// counter counts the replicas of a workload in each domain of a topology. It is
+// what makes affinity and spread cost one look-up for each node.
+type counter struct {
+	column *column
+	in     []int32 // by the column's number
+}
+
+// at returns the count in the domain of a node.
+func (c *counter) at(node int32) int32 { return c.in[c.column.of[node]] }
+
+// counter returns the counter of a workload, made on first use and kept up to
+// date by Reserve and Release from then on.
+func (f *Fleet) counter(workload, topology string) *counter {
+	key := counterKey{workload, topology}
+	if c := f.counters[key]; c != nil {
+		return c
+	}
+	col := f.column(topology)
+	c := &counter{column: col, in: make([]int32, len(col.values))}
+	for _, t := range f.replicas[workload] {
+		c.in[col.of[t.node]]++
+	}
+	f.counters[key] = c
+	f.watched[workload] = append(f.watched[workload], c)
+	return c
+}
+
+// count adds to all counters of a replica's workload.
+func (f *Fleet) count(t *tenant, by int32) {
+	for _, c := range f.watched[t.workload] {
+		c.in[c.column.of[t.node]] += by
+	}
+}
+
+// repulsion is a required anti-affinity seen from the other side: replicas of
+// workload must not find company in their topology.
+type repulsion struct{ workload, topology string }
+
+// repel remembers whom a workload with replicas in the fleet keeps away.
+func (f *Fleet) repel(workload string, spec *api.WorkloadSpec) {
+	for _, rule := range spec.Placement.AntiAffinity {
+		other := rule.Workload
+		if !rule.Required || other == "" || other == workload {
+			continue
+		}
+		if r := (repulsion{workload, rule.Topology}); !slices.Contains(f.repelled[other], r) {
+			f.repelled[other] = append(f.repelled[other], r)
+		}
+	}
+}

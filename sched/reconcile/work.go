@@ -1,0 +1,141 @@
+package reconcile
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/cloudless-project/cloudless/api"
+)
+
+// work is one workload while a plan is made.
+type work struct {
+	*planner
+	w     *api.Workload
+	slots []*slot // 0 … replicas−1
+	extra []*slot // those beyond
+	budget
+	halted  string // why the rollout goes no further, "" when it does
+	full    string // why another replica fits nowhere, "" when it may
+	missing int    // slots that could not be filled
+	blocked string // why a stale replica could not be replaced
+}
+
+// slot is one slot's generations.
+type slot struct {
+	number int
+	last   int            // highest generation
+	live   []*api.Replica // meant to run and able to, by generation
+	going  *api.Replica   // told to stop, has not ended; the newest
+	ended  []*api.Replica // by generation
+}
+
+func (p *planner) newWork(w *api.Workload, replicas []*api.Replica) *work {
+	k := &work{planner: p, w: w}
+	k.slots = make([]*slot, w.Spec.Replicas)
+	for i := range k.slots {
+		k.slots[i] = &slot{number: i}
+	}
+	slices.SortFunc(replicas, func(a, b *api.Replica) int {
+		return cmp.Or(cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.Generation, b.Generation))
+	})
+	for _, r := range replicas {
+		s := k.slot(r.Slot)
+		s.last = max(s.last, r.Generation)
+		switch {
+		case r.State.Terminal():
+			s.ended = append(s.ended, r)
+		case p.where(r) == gone:
+		case r.Desired == api.DesiredRun:
+			s.live = append(s.live, r)
+		default:
+			s.going = r
+		}
+	}
+	k.budget = k.newBudget()
+	k.halted = k.rolloutFault()
+	return k
+}
+
+// slot returns the slot of a replica; replicas come in the order of slots.
+func (k *work) slot(number int) *slot {
+	if number < len(k.slots) {
+		return k.slots[number]
+	}
+	if n := len(k.extra); n > 0 && k.extra[n-1].number == number {
+		return k.extra[n-1]
+	}
+	s := &slot{number: number}
+	k.extra = append(k.extra, s)
+	return s
+}
+
+// stale reports whether a replica has to make way for a new generation.
+func (k *work) stale(r *api.Replica) bool {
+	return r.Revision != k.w.Revision || k.where(r) == leaving
+}
+
+// split parts a slot's living generations into those that hold it and those
+// that have to make way.
+func (k *work) split(s *slot) (good, stale []*api.Replica) {
+	for _, r := range s.live {
+		if k.stale(r) {
+			stale = append(stale, r)
+		} else {
+			good = append(good, r)
+		}
+	}
+	return good, stale
+}
+
+// hides reports whether a generation of the slot is out of sight. Such a slot
+// is left alone: the house may only be offline.
+func (k *work) hides(s *slot) bool {
+	return slices.ContainsFunc(s.live, func(r *api.Replica) bool { return k.where(r) == hidden })
+}
+
+// scaleDown empties the slots beyond the wanted number: first those that do
+// not serve, then the highest. The last one that serves stays until another one
+// does.
+func (k *work) scaleDown() {
+	var surplus []*api.Replica
+	for _, s := range k.extra {
+		surplus = append(surplus, s.live...)
+		for _, r := range s.ended {
+			k.forget(r)
+		}
+	}
+	slices.SortStableFunc(surplus, func(a, b *api.Replica) int {
+		return cmp.Or(compare(k.serves(a), k.serves(b)), cmp.Compare(b.Slot, a.Slot))
+	})
+	least := max(k.least, min(1, k.w.Spec.Replicas))
+	for _, r := range surplus {
+		k.stopAbove(least, r, fmt.Sprintf("scaled down to %d", k.w.Spec.Replicas))
+	}
+}
+
+// compare orders false before true.
+func compare(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+// takeNote says what the workload lacks.
+func (k *work) takeNote() {
+	note := k.halted
+	switch {
+	case k.missing > 0:
+		note = fmt.Sprintf("%d of %d replicas have no node: %s", k.missing, k.w.Spec.Replicas, k.full)
+	case note == "":
+		note = k.blocked
+	}
+	if note == "" || len(k.plan.Unplaced) >= maxNotes {
+		return
+	}
+	k.plan.Unplaced[k.w.Name] = clip(note, maxNote)
+}
