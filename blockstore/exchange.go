@@ -34,21 +34,21 @@ type Config struct {
 	// Allowed says whether a node is a member that may be served and asked.
 	Allowed func(api.NodeID) bool
 
-	// Connect brings up an admitted connection to a node. Default: Host.Connect
-	// with the addresses that the peerstore knows.
+	// Connect brings up a connection to a node and returns when Allowed accepts
+	// the node. Default: Host.Connect with the addresses in the peerstore.
 	Connect func(context.Context, api.NodeID) error
 	// Rank orders the holders of a blob, lowest first, e.g. 0 for one on the
 	// LAN, 1 for a direct path, 2 for a relayed one. Default: all equal.
 	Rank func(api.NodeID) int
 	// Providers names the nodes that now hold a blob (by digest); it is asked
-	// when those given to Fetch do not deliver. Default: none.
+	// when those given to Fetch do not deliver. It must not block. Default: none.
 	Providers func(digest string) []api.NodeID
 	// Corrupt is told, once, that a local blob does not have the content it
 	// should and is no longer served. It must not block. Default: only logged.
 	Corrupt func(digest string)
 
 	// MaxInFlight bounds the leaves (1 MiB each) that all fetches together have
-	// requested or keep until their turn to be written. Default 16.
+	// requested or keep until their turn to be written. Default 24.
 	MaxInFlight int
 	// MaxServing bounds the leaves (1 MiB each) being sent at one time to all
 	// nodes together. Default 16.
@@ -101,7 +101,7 @@ func (c *Config) setDefaults() {
 		c.Corrupt = func(string) {}
 	}
 	if c.MaxInFlight <= 0 {
-		c.MaxInFlight = 16
+		c.MaxInFlight = 24
 	}
 	if c.MaxServing <= 0 {
 		c.MaxServing = 16
@@ -168,6 +168,8 @@ func New(cfg Config) (*Exchange, error) {
 // a worker that sends holds a leaf and its encoded message (up to 3 MiB), one
 // of the engine at most the leaf that comes next. The defaults of bitswap (1
 // MiB outstanding to a peer) leave a path with a long round trip mostly idle.
+// Each leaf has a stream of its own: over TCP the initial window of a stream
+// decides how many round trips it takes, so the mesh should have one of 1 MiB.
 func newServer(ctx context.Context, net network.BitSwapNetwork, store *view, cfg Config) *server.Server {
 	return server.New(ctx, net, store,
 		server.TaskWorkerCount(cfg.MaxServing),

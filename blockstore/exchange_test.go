@@ -21,7 +21,6 @@ import (
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
@@ -335,6 +334,27 @@ func TestSilentProvider(t *testing.T) {
 	w.check(t, blob)
 }
 
+func TestProviderHangsMidway(t *testing.T) {
+	a, b, c := newNode(t), newNode(t), newNode(t)
+	introduce(a.host, b.host, c.host)
+	data := noise(18, 16<<20)
+	blob := a.hold(t, data)
+	b.hold(t, data)
+	var reads atomic.Int32
+	hang := make(chan struct{})
+	t.Cleanup(func() { close(hang) })
+	a.content.slow = func() {
+		if reads.Add(1) > 3 {
+			<-hang
+		}
+	}
+	w := newDigestWriter()
+	if err := c.Fetch(t.Context(), blob, []api.NodeID{a.id, b.id}, w); err != nil {
+		t.Fatal(err)
+	}
+	w.check(t, blob)
+}
+
 // lie answers every want with content of its own.
 func lie(h host.Host) {
 	h.SetStreamHandler(Protocol, func(s network.Stream) {
@@ -572,37 +592,44 @@ func TestNoGoroutinesLeftBehind(t *testing.T) {
 }
 
 func BenchmarkFetch(b *testing.B) {
-	x, y := newNode(b), newNode(b)
-	introduce(x.host, y.host)
-	blob := x.hold(b, noise(17, 64<<20))
-	b.SetBytes(blob.Size)
-	for b.Loop() {
-		if err := y.Fetch(b.Context(), blob, []api.NodeID{x.id}, io.Discard); err != nil {
-			b.Fatal(err)
-		}
+	for _, rtt := range []time.Duration{0, 60 * time.Millisecond} {
+		b.Run(fmt.Sprint("rtt=", rtt), func(b *testing.B) {
+			x, y := newNode(b), newNode(b)
+			introduceDelayed(b, y.host, x.host, rtt)
+			blob := x.hold(b, noise(17, 64<<20))
+			b.SetBytes(blob.Size)
+			for b.Loop() {
+				if err := y.Fetch(b.Context(), blob, []api.NodeID{x.id}, io.Discard); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
+// BenchmarkPlainStream is what Fetch is measured against: one stream, verified
+// as a whole.
 func BenchmarkPlainStream(b *testing.B) {
-	x, y := newHost(b), newHost(b)
-	introduce(x, y)
-	data := noise(17, 64<<20)
-	x.SetStreamHandler("/plain", func(s network.Stream) {
-		s.Write(data)
-		s.Close()
-	})
-	if err := y.Connect(b.Context(), peer.AddrInfo{ID: x.ID()}); err != nil {
-		b.Fatal(err)
-	}
-	b.SetBytes(int64(len(data)))
-	for b.Loop() {
-		s, err := y.NewStream(b.Context(), x.ID(), "/plain")
-		if err != nil {
-			b.Fatal(err)
-		}
-		sum := sha256.New() // Fetch verifies what it got, too
-		if n, err := io.Copy(sum, s); err != nil || n != int64(len(data)) {
-			b.Fatal(n, err)
-		}
+	for _, rtt := range []time.Duration{0, 60 * time.Millisecond} {
+		b.Run(fmt.Sprint("rtt=", rtt), func(b *testing.B) {
+			x, y := newHost(b), newHost(b)
+			introduceDelayed(b, y, x, rtt)
+			data := noise(17, 64<<20)
+			x.SetStreamHandler("/plain", func(s network.Stream) {
+				s.Write(data)
+				s.Close()
+			})
+			b.SetBytes(int64(len(data)))
+			for b.Loop() {
+				s, err := y.NewStream(b.Context(), x.ID(), "/plain")
+				if err != nil {
+					b.Fatal(err)
+				}
+				sum := sha256.New()
+				if n, err := io.Copy(sum, s); err != nil || n != int64(len(data)) {
+					b.Fatal(n, err)
+				}
+			}
+		})
 	}
 }

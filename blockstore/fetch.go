@@ -216,7 +216,7 @@ func newPace(permits int) pace {
 	// A quarter of the permits is out of reach for one fetch, so that one which
 	// stalls does not stop the others.
 	most := max(permits*3/4, 1)
-	return pace{window: min(4, most), max: most}
+	return pace{window: min(6, most), max: most}
 }
 
 func (p *pace) arrived(took time.Duration) {
