@@ -32,9 +32,14 @@ const DataDir = "/var/lib/cloudless"
 // resolver is the address at which every node answers DNS.
 const resolver = "10.213.0.53"
 
-// RunInit turns this process into the init of a device when it was started as
-// one, and returns otherwise. Call it first thing in main and in TestMain.
+// RunInit turns this process into what the lab started it for, the init of a
+// device or a probe, and returns when it was started by anybody else. Call it
+// first thing in main and in TestMain.
 func RunInit() {
+	if url, ok := os.LookupEnv(probeEnv); ok {
+		fmt.Fprintln(os.Stderr, "probe:", runProbe(url))
+		os.Exit(1)
+	}
 	cfg, ok := os.LookupEnv(initEnv)
 	if !ok {
 		return
