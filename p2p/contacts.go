@@ -1,0 +1,140 @@
+package p2p
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+
+	"github.com/cloudless-project/cloudless/api"
+)
+
+const (
+	// fullMesh is the size up to which every member keeps a connection to every
+	// other; beyond, members keep the anchors, the relays and some neighbours,
+	// and dial the rest on demand.
+	fullMesh   = 60
+	neighbours = 16
+
+	maxContacts = 20_000
+)
+
+// contacts are the members that are known, and how to reach them.
+type contacts struct {
+	mu      sync.RWMutex
+	self    peer.ID
+	byID    map[peer.ID]contact
+	changed chan struct{} // closed at the next change
+}
+
+func newContacts(self peer.ID, known []Contact) *contacts {
+	c := &contacts{self: self, changed: make(chan struct{})}
+	c.byID = parseContacts(self, known)
+	return c
+}
+
+func parseContacts(self peer.ID, known []Contact) map[peer.ID]contact {
+	byID := make(map[peer.ID]contact, len(known))
+	for _, k := range known {
+		if c, ok := k.parse(); ok && c.id != self && len(byID) < maxContacts {
+			byID[c.id] = c
+		}
+	}
+	return byID
+}
+
+// replace takes over a new list and returns who was added or has moved, and
+// who has left.
+func (c *contacts) replace(known []Contact) (fresh, left []peer.ID) {
+	next := parseContacts(c.self, known)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, n := range next {
+		if old, ok := c.byID[id]; !ok || !old.equal(n) {
+			fresh = append(fresh, id)
+		}
+	}
+	for id := range c.byID {
+		if _, ok := next[id]; !ok {
+			left = append(left, id)
+		}
+	}
+	c.byID = next
+	if len(fresh)+len(left) > 0 {
+		close(c.changed)
+		c.changed = make(chan struct{})
+	}
+	return fresh, left
+}
+
+func (c *contacts) watch() <-chan struct{} {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.changed
+}
+
+func (c *contacts) has(p peer.ID) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	_, ok := c.byID[p]
+	return ok
+}
+
+func (c *contacts) addrs(p peer.ID) []multiaddr.Multiaddr {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.byID[p].addrs
+}
+
+// relays returns the members that relay for others, or may.
+func (c *contacts) relays() []peer.ID {
+	return c.filter(func(k contact) bool { return k.relay || k.anchor })
+}
+
+func (c *contacts) anchors() []peer.ID { return c.filter(func(k contact) bool { return k.anchor }) }
+
+func (c *contacts) filter(keep func(contact) bool) []peer.ID {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var out []peer.ID
+	for id, k := range c.byID {
+		if keep(k) {
+			out = append(out, id)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// wanted returns the members to stay connected to, the important ones first.
+func (c *contacts) wanted() []peer.ID {
+	first := c.relays()
+	others := c.filter(func(k contact) bool { return !k.relay && !k.anchor })
+	if len(others) > fullMesh {
+		// The successors of this node on the ring of PeerIDs: everybody has
+		// as many, and together they connect the whole ring.
+		at, _ := slices.BinarySearch(others, c.self)
+		others = slices.Concat(others[at:], others[:at])[:neighbours]
+	}
+	return append(first, others...)
+}
+
+// SetMembers replaces what the mesh knows of the members. It is called
+// whenever the view of the cluster changes; the mesh then dials new members,
+// reserves at new relays and drops those who left.
+func (m *Mesh) SetMembers(members []Contact) {
+	fresh, left := m.contacts.replace(members)
+	if len(fresh)+len(left) == 0 {
+		return
+	}
+	for _, p := range left {
+		m.host.Peerstore().ClearAddrs(p)
+	}
+	m.topics.setAnchors(m.contacts.anchors())
+	m.keeper.reset(fresh)
+}
+
+// lower says which of two members dials first, so that they rarely do it
+// both at once.
+func (m *Mesh) lower(p peer.ID) bool { return m.ID() < api.NodeID(p.String()) }

@@ -1,0 +1,30 @@
+// Package p2p is the mesh: it finds the members of the cluster, reaches them
+// through NAT, proves who they are and carries streams and topics between them.
+//
+// What it promises:
+//
+//   - Every byte travels over TLS 1.3 (QUIC-v1 or TCP) between two Ed25519
+//     keys, also when a third member relays it.
+//   - A stranger may connect, and may speak libp2p's identify, AutoNAT and hole
+//     punching, plus enrolment and hello; nothing else. Whoever is not admitted
+//     a few seconds later is disconnected.
+//   - A member is admitted by hello: both sides show their membership
+//     certificates, and the PeerID in the certificate must be the one that TLS
+//     proved. Admission belongs to the peer, not to a connection, and is
+//     renewed in place when certificates are.
+//   - Dial uses the best connection there is: LAN, then direct, then relayed,
+//     TCP before QUIC for bulk. Streams do not move when a better connection
+//     appears; new ones use it.
+//
+// What it needs: an Admission, which shows this device's certificate and
+// judges those of others, and the contacts of the members (SetMembers), which
+// carry their LAN addresses as well as the public ones.
+//
+// What it never does: decide who is a member, keep state on disk, or trust an
+// address.
+//
+// The files follow the jobs: host (the libp2p host and its limits), gate
+// (which protocols a stranger reaches), admission and hello (who is in), enrol,
+// contacts and keeper (who should be connected), relay, punch and reach (NAT),
+// lan (mDNS), stream, dial and path (connections), topics, probe, metrics.
+package p2p

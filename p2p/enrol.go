@@ -1,0 +1,182 @@
+package p2p
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"github.com/cloudless-project/cloudless/api"
+)
+
+const (
+	enrolTimeout  = 30 * time.Second
+	enrolPerPeer  = time.Second / 2 // one attempt in this time ...
+	enrolBurst    = 5               // ... after this many
+	enrolRate     = 20              // attempts per second of all together ...
+	enrolAllBurst = 100             // ... after this many: a rack that is switched on
+	maxEnrolPeers = 4096            // peers whose attempts are remembered
+)
+
+// EnrolRequest is a joiner's wish to become a member.
+type EnrolRequest struct {
+	Cluster string `json:"cluster"`
+	TokenID string `json:"token_id"`
+	Secret  []byte `json:"secret"`
+	CSR     []byte `json:"csr"` // DER
+	Name    string `json:"name"`
+
+	// Set by the receiving side: who asks, as TLS has proved, and from where.
+	// The key in CSR must be that of Peer.
+	Peer    api.NodeID `json:"-"`
+	Address string     `json:"-"`
+}
+
+// EnrolReply makes the joiner a member.
+type EnrolReply struct {
+	Certificate []byte    `json:"certificate"` // DER
+	CA          []byte    `json:"ca"`          // DER
+	ClusterName string    `json:"cluster_name"`
+	Anchors     []Contact `json:"anchors"`
+}
+
+// enrolAnswer is the frame on the wire: a reply or a refusal.
+type enrolAnswer struct {
+	Reply   *EnrolReply `json:"reply,omitempty"`
+	Kind    api.Kind    `json:"kind,omitempty"`
+	Message string      `json:"message,omitempty"`
+	Hint    string      `json:"hint,omitempty"`
+}
+
+// EnrolFunc decides on a request to enrol.
+type EnrolFunc func(context.Context, EnrolRequest) (EnrolReply, error)
+
+// enrolServer serves strangers, so it counts.
+type enrolServer struct {
+	m   *Mesh
+	all *rate.Limiter
+
+	mu    sync.Mutex
+	peers map[peer.ID]*rate.Limiter
+	open  map[string]int // streams by connection
+}
+
+func newEnrolServer(m *Mesh) *enrolServer {
+	return &enrolServer{
+		m: m, all: rate.NewLimiter(enrolRate, enrolAllBurst),
+		peers: make(map[peer.ID]*rate.Limiter), open: make(map[string]int),
+	}
+}
+
+// ServeEnrol answers requests to enrol. It is the only protocol of Cloudless,
+// beside hello, that strangers reach. Errors of kind other than KindInternal
+// are told to the joiner.
+func (m *Mesh) ServeEnrol(decide EnrolFunc) {
+	m.claim(api.ProtoEnrol)
+	m.host.SetStreamHandler(api.ProtoEnrol, func(s network.Stream) {
+		conn := s.Conn().ID()
+		m.enrol.begin(conn)
+		defer m.enrol.end(conn)
+		if err := m.enrol.serve(s, decide); err != nil {
+			m.log.Info("enrolment failed", zap.Stringer("peer", s.Conn().RemotePeer()), zap.Error(err))
+			_ = s.Reset()
+			return
+		}
+		_ = s.Close()
+	})
+}
+
+func (e *enrolServer) serve(s network.Stream, decide EnrolFunc) error {
+	p := s.Conn().RemotePeer()
+	_ = s.SetDeadline(time.Now().Add(enrolTimeout))
+	ctx, cancel := context.WithTimeout(e.m.ctx, enrolTimeout)
+	defer cancel()
+	if !e.allow(p) {
+		e.m.metrics.enrolments.WithLabelValues("limited").Inc()
+		return writeFrame(s, maxEnrolFrame, enrolAnswer{
+			Kind: api.KindExhausted, Message: "too many attempts to enrol", Hint: "wait a minute, then try again",
+		})
+	}
+	var req EnrolRequest
+	if err := readFrame(s, maxEnrolFrame, &req); err != nil {
+		e.m.metrics.enrolments.WithLabelValues("malformed").Inc()
+		return err
+	}
+	req.Peer, req.Address = api.NodeID(p.String()), s.Conn().RemoteMultiaddr().String()
+	reply, err := decide(ctx, req)
+	if err != nil {
+		e.m.metrics.enrolments.WithLabelValues(string(api.KindOf(err))).Inc()
+		if werr := writeFrame(s, maxEnrolFrame, refusal(err)); werr != nil {
+			return werr
+		}
+		return err
+	}
+	e.m.metrics.enrolments.WithLabelValues("enrolled").Inc()
+	return writeFrame(s, maxEnrolFrame, enrolAnswer{Reply: &reply})
+}
+
+// refusal is what a stranger learns of an error.
+func refusal(err error) enrolAnswer {
+	kind := api.KindOf(err)
+	if kind == api.KindInternal {
+		return enrolAnswer{Kind: kind, Message: "the anchor could not process the request", Hint: "its log says why"}
+	}
+	a := enrolAnswer{Kind: kind, Message: clip(err.Error(), maxReason)}
+	if e := asError(err); e != nil {
+		a.Hint = clip(e.Hint, maxReason)
+	}
+	return a
+}
+
+// allow takes one attempt of p's, and one of everybody's.
+func (e *enrolServer) allow(p peer.ID) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	l := e.peers[p]
+	if l == nil {
+		if len(e.peers) >= maxEnrolPeers {
+			clear(e.peers) // the common limit still holds
+		}
+		l = rate.NewLimiter(rate.Every(enrolPerPeer), enrolBurst)
+		e.peers[p] = l
+	}
+	return l.Allow() && e.all.Allow()
+}
+
+func (e *enrolServer) begin(conn string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.open[conn]++
+}
+
+func (e *enrolServer) end(conn string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.open[conn]--; e.open[conn] <= 0 {
+		delete(e.open, conn)
+	}
+}
+
+func (e *enrolServer) busy(conn string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.open[conn] > 0
+}
+
+// waitEnrolment returns when no enrolment is open on c: its peer must not be
+// disconnected in the middle.
+func (m *Mesh) waitEnrolment(c network.Conn) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for until := time.Now().Add(enrolTimeout); m.enrol.busy(c.ID()) && time.Now().Before(until); {
+		select {
+		case <-tick.C:
+		case <-m.ctx.Done():
+			return
+		}
+	}
+}

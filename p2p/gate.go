@@ -1,0 +1,124 @@
+package p2p
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+
+	"github.com/libp2p/go-libp2p/core/control"
+	"github.com/libp2p/go-libp2p/core/crypto/pb"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/protocol/identify"
+	"github.com/multiformats/go-multiaddr"
+
+	"github.com/cloudless-project/cloudless/api"
+)
+
+// Why a stream was refused, told to its opener as the code of the reset.
+const (
+	codeNotAdmitted network.StreamErrorCode = 0xC1D01
+	codeWrongRole   network.StreamErrorCode = 0xC1D02
+	codeBusy        network.StreamErrorCode = 0xC1D03
+)
+
+// gater refuses connections with revoked peers and with keys of another kind.
+// Strangers must pass: AutoNAT dials back from a fresh identity. They are dealt
+// with by the gated handlers and by greet.
+type gater struct {
+	admission Admission
+	exclude   []netip.Prefix
+}
+
+func (g *gater) revoked(p peer.ID) bool { return g.admission.Revoked(api.NodeID(p.String())) }
+
+func (g *gater) InterceptPeerDial(p peer.ID) bool { return isEd25519(p) && !g.revoked(p) }
+
+func (g *gater) InterceptAddrDial(_ peer.ID, a multiaddr.Multiaddr) bool {
+	return !excluded(a, g.exclude)
+}
+
+func (g *gater) InterceptAccept(network.ConnMultiaddrs) bool { return true }
+
+func (g *gater) InterceptSecured(_ network.Direction, p peer.ID, _ network.ConnMultiaddrs) bool {
+	return isEd25519(p) && !g.revoked(p)
+}
+
+func (g *gater) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }
+
+func isEd25519(p peer.ID) bool {
+	key, err := p.ExtractPublicKey()
+	return err == nil && key.Type() == pb.KeyType_Ed25519
+}
+
+// gatedHost is the host that everything beyond connecting is built on: relay,
+// AutoRelay, pubsub and bitswap. Its handlers serve admitted members only, and
+// it opens streams to admitted members only.
+type gatedHost struct {
+	basicHost
+	m *Mesh
+}
+
+var (
+	_ host.Host                                     = (*gatedHost)(nil)
+	_ interface{ IDService() identify.IDService }   = (*gatedHost)(nil) // AutoRelay looks for it
+	_ interface{ AllAddrs() []multiaddr.Multiaddr } = (*gatedHost)(nil)
+)
+
+// SetStreamHandler registers a handler that strangers do not reach.
+func (g *gatedHost) SetStreamHandler(id protocol.ID, h network.StreamHandler) {
+	g.basicHost.SetStreamHandler(id, g.m.guard(id, nil, plain(h)))
+}
+
+// SetStreamHandlerMatch is SetStreamHandler for a family of protocols.
+func (g *gatedHost) SetStreamHandlerMatch(id protocol.ID, match func(protocol.ID) bool, h network.StreamHandler) {
+	g.basicHost.SetStreamHandlerMatch(id, match, g.m.guard(id, nil, plain(h)))
+}
+
+// NewStream opens a stream once the peer is admitted, over the best connection.
+func (g *gatedHost) NewStream(ctx context.Context, p peer.ID, ids ...protocol.ID) (network.Stream, error) {
+	if noDial, _ := network.GetNoDial(ctx); !noDial {
+		if err := g.Connect(ctx, peer.AddrInfo{ID: p}); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := g.m.waitAdmitted(ctx, p); err != nil {
+		return nil, err
+	}
+	c := g.m.best(p)
+	if c == nil {
+		return nil, network.ErrNoConn
+	}
+	return g.m.openStream(ctx, c, ids...)
+}
+
+func plain(h network.StreamHandler) func(network.Stream, api.Member) {
+	return func(s network.Stream, _ api.Member) { h(s) }
+}
+
+// guard wraps the handler of a protocol: it runs for admitted members that
+// hold one of the roles, and for any admitted member when no role is named. It
+// waits for a hello in progress, because a peer's first stream may overtake it.
+func (m *Mesh) guard(id protocol.ID, roles []api.Role, serve func(network.Stream, api.Member)) network.StreamHandler {
+	return func(s network.Stream) {
+		ctx, cancel := context.WithTimeout(m.ctx, m.cfg.AdmitWithin)
+		defer cancel()
+		member, err := m.waitAdmitted(ctx, s.Conn().RemotePeer())
+		switch {
+		case err != nil:
+			m.metrics.refused.WithLabelValues(string(id), "stranger").Inc()
+			_ = s.ResetWithError(codeNotAdmitted)
+		case !holdsOne(member, roles):
+			m.metrics.refused.WithLabelValues(string(id), "role").Inc()
+			_ = s.ResetWithError(codeWrongRole)
+		default:
+			serve(s, member)
+		}
+	}
+}
+
+func holdsOne(member api.Member, roles []api.Role) bool {
+	return len(roles) == 0 || slices.ContainsFunc(roles, member.Has)
+}

@@ -1,0 +1,133 @@
+package p2p
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+	"go.uber.org/zap"
+
+	"github.com/cloudless-project/cloudless/api"
+)
+
+// reach is what the mesh has found out about this device's place in the world.
+type reach struct {
+	mu       sync.Mutex
+	public   bool
+	nat      api.NAT
+	circuits []multiaddr.Multiaddr // addresses through relays
+}
+
+// Reachability reports whether strangers on the internet can connect to this
+// device, and what kind of NAT is in front of it otherwise.
+func (m *Mesh) Reachability() (public bool, nat api.NAT) {
+	if m.cfg.Public == PublicYes {
+		return true, api.NATNone
+	}
+	m.reach.mu.Lock()
+	defer m.reach.mu.Unlock()
+	if m.reach.public && m.cfg.Public == PublicAuto {
+		return true, m.reach.nat
+	}
+	return false, m.reach.nat
+}
+
+// Addrs returns the addresses under which others may reach this device:
+// multiaddrs without /p2p, the LAN's, the observed and the relayed ones.
+func (m *Mesh) Addrs() []string {
+	m.reach.mu.Lock()
+	circuits := slices.Clone(m.reach.circuits)
+	m.reach.mu.Unlock()
+	addrs := append(m.tell(m.host.AllAddrs()), circuits...)
+	out := make([]string, 0, len(addrs))
+	for _, a := range addrs {
+		if ip, ok := firstIP(a); ok && (ip.IsLoopback() || ip.IsLinkLocalUnicast()) && !m.loopbackOnly() {
+			continue
+		}
+		out = append(out, a.String())
+	}
+	return out
+}
+
+// loopbackOnly reports whether there is no other address: everything runs on
+// one machine, as in a test.
+func (m *Mesh) loopbackOnly() bool {
+	return !slices.ContainsFunc(m.host.AllAddrs(), func(a multiaddr.Multiaddr) bool { return !manet.IsIPLoopback(a) })
+}
+
+// watchReach follows libp2p's events on addresses and reachability.
+func (m *Mesh) watchReach(ctx context.Context) error {
+	sub, err := m.host.EventBus().Subscribe([]any{
+		new(event.EvtHostReachableAddrsChanged), new(event.EvtAutoRelayAddrsUpdated),
+		new(event.EvtNATDeviceTypeChanged), new(event.EvtLocalAddressesUpdated),
+	}, eventbus.Name("cloudless reach"), eventbus.BufSize(64))
+	if err != nil {
+		return fmt.Errorf("watch reachability: %w", err)
+	}
+	defer sub.Close()
+	for {
+		select {
+		case e, ok := <-sub.Out():
+			if !ok {
+				return nil
+			}
+			m.reached(e)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (m *Mesh) reached(e any) {
+	switch e := e.(type) {
+	case event.EvtHostReachableAddrsChanged:
+		m.reach.mu.Lock()
+		m.reach.public = len(e.Reachable) > 0
+		if m.reach.public && m.ownsOne(e.Reachable) {
+			m.reach.nat = api.NATNone
+		}
+		m.reach.mu.Unlock()
+		if len(e.Reachable) > 0 && m.cfg.Public == PublicAuto {
+			if err := m.startRelay(); err != nil {
+				m.log.Error("could not start to relay", zap.Error(err))
+			}
+		}
+	case event.EvtAutoRelayAddrsUpdated:
+		m.reach.mu.Lock()
+		m.reach.circuits = slices.Clone(e.RelayAddrs)
+		m.reach.mu.Unlock()
+	case event.EvtNATDeviceTypeChanged:
+		if e.TransportProtocol == network.NATTransportUDP {
+			m.reach.mu.Lock()
+			m.reach.nat = natOf(e.NatDeviceType)
+			m.reach.mu.Unlock()
+		}
+	case event.EvtLocalAddressesUpdated:
+		if e.Diffs && slices.ContainsFunc(e.Current, func(a event.UpdatedAddress) bool { return a.Action == event.Added }) {
+			m.keeper.reset(nil) // another network: what failed may work now
+		}
+	}
+}
+
+// ownsOne reports whether one of the addresses is on an interface of this
+// device: it is public without any NAT.
+func (m *Mesh) ownsOne(addrs []multiaddr.Multiaddr) bool {
+	own, err := m.host.Network().InterfaceListenAddresses()
+	return err == nil && slices.ContainsFunc(addrs, func(a multiaddr.Multiaddr) bool { return multiaddr.Contains(own, a) })
+}
+
+func natOf(t network.NATDeviceType) api.NAT {
+	switch t {
+	case network.NATDeviceTypeEndpointIndependent:
+		return api.NATCone
+	case network.NATDeviceTypeEndpointDependent:
+		return api.NATSymmetric
+	}
+	return api.NATUnknown
+}
