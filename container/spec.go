@@ -22,7 +22,7 @@ type Spec struct {
 	Env        map[string]string `json:",omitempty"` // added to the image's, which it wins over
 	WorkingDir string            // "" = the image's
 	User       string            // uid, uid:gid, name or name:group in the image; "" = the image's
-	Hostname   string            // "" = ID
+	Hostname   string            // "" = ID, cut to 63 characters
 
 	CPULimit    int64 // millicores
 	CPUShares   int64 // millicores requested: the share under contention
@@ -96,6 +96,9 @@ func (s *Spec) Validate() error {
 	}
 	if s.Sandbox != "" && s.Sandbox != SandboxDefault && s.Sandbox != SandboxGVisor {
 		return api.Invalid("security.sandbox", "%q is not known", s.Sandbox).WithHint("use %s or %s", SandboxDefault, SandboxGVisor)
+	}
+	if len(s.Hostname) > 63 {
+		return api.Invalid("hostname", "%q is longer than 63 characters", s.Hostname)
 	}
 	for k := range s.Env {
 		if k == "" || strings.ContainsAny(k, "=\x00") {

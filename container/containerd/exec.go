@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -53,7 +54,10 @@ func (r *Runtime) exec(ctx context.Context, id string, spec container.ExecSpec) 
 	}
 	process := *config.Process
 	process.Args, process.Terminal = spec.Args, spec.TTY
-	process.Env = append(append([]string(nil), process.Env...), spec.Env...)
+	if spec.TTY {
+		process.Env = append([]string{"TERM=xterm"}, process.Env...)
+	}
+	process.Env = slices.Concat(process.Env, spec.Env)
 
 	stdin := &endReader{r: spec.Stdin, end: make(chan struct{})}
 	streams, err := r.execIO(spec, stdin)

@@ -26,7 +26,9 @@ import (
 // this test binary is its log writer.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == logfile.Command {
-		os.Exit(logfile.Main(os.Args[2:]))
+		// Not os.Exit: a race-enabled binary would sleep for a second there, and the
+		// shim waits for its log writer.
+		syscall.Exit(logfile.Main(os.Args[2:]))
 	}
 	code := m.Run()
 	if err := real.close(); err != nil {
@@ -51,7 +53,7 @@ type bench struct {
 var real bench
 
 // start returns the bench, started by the first test that needs it.
-func (b *bench) start(t *testing.T) *bench {
+func (b *bench) start(t testing.TB) *bench {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
@@ -130,7 +132,7 @@ func (b *bench) close() error {
 }
 
 // install brings the busybox image.
-func (b *bench) install(t *testing.T) string {
+func (b *bench) install(t testing.TB) string {
 	t.Helper()
 	const ref = "cloudless.test/busybox:1"
 	containertest.Install(t, b.rt, containertest.Busybox(t, ref, nil))

@@ -226,7 +226,7 @@ func TestCommandThatIsNotThere(t *testing.T) {
 func TestChattyContainerIsBounded(t *testing.T) {
 	b := real.start(t)
 	exits := b.rt.Exits(t.Context())
-	s := b.run(t, container.Spec{Command: []string{"sh", "-c", "yes 0123456789012345678901234567890123456789 | head -c 24000000; echo; echo last"}})
+	s := b.run(t, container.Spec{Command: []string{"sh", "-c", "yes $(printf %01000d 0) | head -c 24000000; echo; echo last"}})
 	if e := await(t, exits, s.ID); e.Code != 0 {
 		t.Errorf("exit: %+v", e)
 	}

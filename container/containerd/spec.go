@@ -28,6 +28,7 @@ const (
 	cpuPeriod       = 100_000 // µs, the kernel's default
 	tmpSize         = 64 << 20
 	runSize         = 16 << 20
+	maxHostname     = 63
 	// containerOOMScore lets the host's own daemons outlive containers when the
 	// whole machine runs out of memory.
 	containerOOMScore = 100
@@ -52,7 +53,7 @@ func process(s *container.Spec, image ocispec.ImageConfig) oci.SpecOpts {
 		}
 		hostname := s.Hostname
 		if hostname == "" {
-			hostname = s.ID
+			hostname = s.ID[:min(len(s.ID), maxHostname)]
 		}
 		opts = append(opts, oci.WithHostname(hostname))
 		if s.User != "" {
