@@ -1,0 +1,112 @@
+package node
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/multiformats/go-multiaddr"
+
+	"github.com/cloudless-project/cloudless/api"
+	"github.com/cloudless-project/cloudless/internal/buildinfo"
+	"github.com/cloudless-project/cloudless/p2p"
+)
+
+// DefaultSocket is where the control API listens unless told otherwise.
+const DefaultSocket = "/run/cloudless/cloudless.sock"
+
+// Config is everything `cloudless node start` can be told.
+type Config struct {
+	DataDir       string
+	Init          bool   // found a new cluster
+	Cluster       string // its name, default "home"
+	Join          string // token, "" when resuming
+	Name          string // default: the host's name
+	Region        string
+	Zone          string
+	Labels        map[string]string
+	Taints        []api.Taint
+	Listen        []string // multiaddrs, default p2p.DefaultListen
+	Announce      []string // multiaddrs told to others beside those found out
+	Public        string   // auto, yes or no
+	Anchor        string   // auto, always or never
+	Socket        string   // default DefaultSocket
+	APIListen     string   // host:port of the optional mTLS API, "" for none
+	MetricsListen string   // host:port, loopback unless mTLS is wanted
+	Containerd    string   // address of a containerd socket, "" to look and else supervise one
+	NoWorkloads   bool     // a pure anchor or relay
+	CgroupParent  string   // below which containers get their cgroups, default /cloudless
+	Version       buildinfo.Info
+}
+
+// complete fills the defaults in and refuses what cannot work.
+func (c *Config) complete() error {
+	if c.DataDir == "" {
+		return api.Invalid("--data-dir", "is required").WithHint("choose a directory on a durable disk, e.g. /var/lib/cloudless")
+	}
+	abs, err := filepath.Abs(c.DataDir)
+	if err != nil {
+		return api.Invalid("--data-dir", "%v", err)
+	}
+	c.DataDir = abs
+	if c.Init && c.Join != "" {
+		return api.Invalid("--init", "cannot be given together with --join").WithHint("--init founds a new cluster, --join enters an existing one")
+	}
+	if c.Name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return api.Invalid("--name", "the host has no name: %v", err)
+		}
+		c.Name = hostLabel(host)
+	}
+	if err := api.ValidateName("--name", c.Name); err != nil {
+		return err
+	}
+	if c.Socket == "" {
+		c.Socket = DefaultSocket
+	}
+	if c.Public == "" {
+		c.Public = "auto"
+	}
+	if c.Anchor == "" {
+		c.Anchor = "auto"
+	}
+	if c.Cluster == "" {
+		c.Cluster = "home"
+	}
+	if c.CgroupParent == "" {
+		c.CgroupParent = "/cloudless"
+	}
+	if len(c.Listen) == 0 {
+		c.Listen = p2p.DefaultListen()
+	}
+	for flag, addrs := range map[string][]string{"--listen": c.Listen, "--announce": c.Announce} {
+		for _, a := range addrs {
+			if _, err := multiaddr.NewMultiaddr(a); err != nil {
+				return api.Invalid(flag, "%q is not a multiaddr: %v", a, err).WithHint("write it like /ip4/0.0.0.0/udp/4717/quic-v1")
+			}
+		}
+	}
+	if c.MetricsListen != "" {
+		if _, _, err := net.SplitHostPort(c.MetricsListen); err != nil {
+			return api.Invalid("--metrics-listen", "%v", err).WithHint("write it like 127.0.0.1:9090")
+		}
+	}
+	return nil
+}
+
+// hostLabel turns a host name into a valid node name.
+func hostLabel(host string) string {
+	host, _, _ = strings.Cut(strings.ToLower(host), ".")
+	host = strings.Trim(strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' {
+			return r
+		}
+		return '-'
+	}, host), "-")
+	if host == "" {
+		return "node"
+	}
+	return host[:min(len(host), 63)]
+}

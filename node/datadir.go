@@ -1,0 +1,130 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cloudless-project/cloudless/api"
+	"github.com/cloudless-project/cloudless/internal/atomicfile"
+)
+
+const (
+	keyFile        = "node.key"
+	membershipFile = "membership.json"
+	viewFile       = "view.json"
+	lockFile       = "lock"
+)
+
+// minFree is the disk space below which a daemon does not start: a Raft log or
+// a certificate that cannot be written is worse than a node that is away.
+const minFree = 64 << 20
+
+// dataDir is the node's directory, locked against a second daemon.
+type dataDir struct {
+	*os.Root
+	path string
+	lock *os.File
+}
+
+// openDataDir creates the directory if need be and locks it.
+func openDataDir(path string) (*dataDir, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, api.Invalid("--data-dir", "cannot create %s: %v", path, err)
+	}
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, api.Invalid("--data-dir", "cannot open %s: %v", path, err)
+	}
+	lock, err := root.OpenFile(lockFile, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		root.Close()
+		return nil, api.Invalid("--data-dir", "cannot write to %s: %v", path, err)
+	}
+	d := &dataDir{Root: root, path: path, lock: lock}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		d.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, api.Errorf(api.KindConflict, "another daemon runs on %s", path).
+				WithHint("stop it first, or give this one its own --data-dir")
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(path, &st); err == nil && st.Bavail*uint64(st.Bsize) < minFree {
+		free := st.Bavail * uint64(st.Bsize)
+		d.Close()
+		return nil, api.Errorf(api.KindExhausted, "the disk of %s is full: %d MiB free, at least %d MiB are needed", path, free>>20, minFree>>20).
+			WithHint("free some space, or move --data-dir to another disk")
+	}
+	return d, nil
+}
+
+// Close releases the lock.
+func (d *dataDir) Close() {
+	d.lock.Close()
+	d.Root.Close()
+}
+
+// join returns the absolute path of a name below the directory, for parts that
+// need a path (sockets, databases).
+func (d *dataDir) join(elem ...string) string {
+	return filepath.Join(append([]string{d.path}, elem...)...)
+}
+
+// saveJSON replaces a file with v, durably.
+func (d *dataDir) saveJSON(name string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", name, err)
+	}
+	return atomicfile.Write(d.Root, name, b, 0o600)
+}
+
+// loadJSON reads a file into v; fs.ErrNotExist when there is none.
+func (d *dataDir) loadJSON(name string, v any) error {
+	b, err := d.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("read %s: %w", filepath.Join(d.path, name), err)
+	}
+	return nil
+}
+
+// membership is what makes a node a member; written at enrolment and whenever
+// the certificate is renewed or the anchors move.
+type membership struct {
+	Cluster     string        `json:"cluster"` // ID
+	Name        string        `json:"name"`
+	CA          []byte        `json:"ca"`          // DER
+	Certificate []byte        `json:"certificate"` // DER
+	Anchor      bool          `json:"anchor"`      // holds the authority and a Raft log
+	Contacts    []contactFile `json:"contacts"`
+}
+
+// contactFile is an anchor that this node can call.
+type contactFile struct {
+	ID        api.NodeID `json:"id"`
+	Addresses []string   `json:"addresses"`
+}
+
+// loadMembership returns nil when the node has not enrolled yet.
+func (d *dataDir) loadMembership() (*membership, error) {
+	var m membership
+	switch err := d.loadJSON(membershipFile, &m); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, api.Errorf(api.KindInternal, "the membership of this node cannot be read: %w", err).
+			WithHint("restore %s from a backup, or empty the data directory and join again", d.join(membershipFile))
+	}
+	return &m, nil
+}

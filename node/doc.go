@@ -1,0 +1,19 @@
+// Package node is the daemon: it builds every part of Cloudless, adapts the
+// parts to each other and runs them in one errgroup until it is told to stop.
+//
+// A node always has a mesh, a control API, and a sync client that keeps it in
+// step with the anchors. A worker also has a container runtime, an image
+// exchange, a service network and an agent that makes assignments real. An
+// anchor also has a Raft log, and, while it leads, the loops that decide.
+//
+// What it keeps on disk, below the data directory:
+//
+//	node.key            the device key (0600); its hash is the node's ID
+//	membership.json     cluster, CA certificate, own certificate, known anchors
+//	authority/          the sealed CA key, on anchors (0600)
+//	raft/               log and snapshots, on anchors
+//	view.json           the last cluster view; enough to work without anchors
+//	images/             index of the images whose blobs this node can give
+//	containerd/         the supervised runtime, when the host has none
+//	logs/               output of the containers
+package node

@@ -1,0 +1,209 @@
+package node
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/cloudless-project/cloudless/api"
+	"github.com/cloudless-project/cloudless/p2p"
+	"github.com/cloudless-project/cloudless/raftmeta"
+	"github.com/cloudless-project/cloudless/raftmeta/state"
+	"github.com/cloudless-project/cloudless/security/identity"
+)
+
+// certificateTTL is how long a membership certificate holds.
+const certificateTTL = 24 * time.Hour
+
+// authorityDir holds the sealed key of the cluster's CA, on anchors.
+const authorityDir = "authority"
+
+// become returns this node's membership: the one it has, that of a cluster it
+// founds, or that of one it joins.
+func become(ctx context.Context, cfg *Config, dir *dataDir, key ed25519.PrivateKey, log *zap.Logger) (*membership, error) {
+	m, err := dir.loadMembership()
+	if err != nil {
+		return nil, err
+	}
+	if m != nil {
+		return m, resumes(cfg, m, log)
+	}
+	switch {
+	case cfg.Init:
+		m, err = found(cfg, dir, key)
+	case cfg.Join != "":
+		m, err = join(ctx, cfg, key, log)
+	default:
+		return nil, api.Errorf(api.KindInvalid, "%s belongs to no cluster yet", dir.path).
+			WithHint("found one with --init, or join one with --join TOKEN (on a member: cloudless token create)")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, dir.saveJSON(membershipFile, m)
+}
+
+// resumes checks that what the user asks for is what the directory is.
+func resumes(cfg *Config, m *membership, log *zap.Logger) error {
+	if cfg.Join != "" {
+		token, err := identity.ParseToken(cfg.Join)
+		if err != nil {
+			return err
+		}
+		if token.Cluster != m.Cluster {
+			return api.Errorf(api.KindConflict, "this node is a member of cluster %s (%s), the token is for cluster %s", m.Name, m.Cluster, token.Cluster).
+				WithHint("use another --data-dir to join a second cluster, or empty this one to leave the first")
+		}
+	}
+	if cfg.Init || cfg.Join != "" {
+		log.Info("already a member, resuming", zap.String("cluster", m.Name))
+	}
+	return nil
+}
+
+// found makes a new cluster whose authority and only anchor this node is. The
+// authority is sealed before the membership that needs it is written.
+func found(cfg *Config, dir *dataDir, key ed25519.PrivateKey) (*membership, error) {
+	if err := dir.MkdirAll(authorityDir, 0o700); err != nil {
+		return nil, fmt.Errorf("found cluster: %w", err)
+	}
+	root, err := dir.OpenRoot(authorityDir)
+	if err != nil {
+		return nil, fmt.Errorf("found cluster: %w", err)
+	}
+	defer root.Close()
+	authority, err := identity.NewAuthority(cfg.Cluster, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if err := authority.Seal(root); err != nil {
+		return nil, err
+	}
+	csr, err := identity.NewCSR(key, cfg.Name)
+	if err != nil {
+		return nil, err
+	}
+	cert, _, err := authority.Issue(csr, []api.Role{api.RoleNode, api.RoleAnchor}, "", time.Now(), certificateTTL)
+	if err != nil {
+		return nil, err
+	}
+	return &membership{
+		Cluster:     authority.ClusterID(),
+		Name:        cfg.Cluster,
+		CA:          authority.Certificate().Raw,
+		Certificate: cert,
+		Anchor:      true,
+	}, nil
+}
+
+// openAuthority returns the cluster's authority on an anchor.
+func openAuthority(dir *dataDir) (*identity.Authority, error) {
+	root, err := dir.OpenRoot(authorityDir)
+	if err != nil {
+		return nil, fmt.Errorf("open authority: %w", err)
+	}
+	defer root.Close()
+	return identity.OpenAuthority(root)
+}
+
+// join enrols with a token at one of the anchors that it names.
+func join(ctx context.Context, cfg *Config, key ed25519.PrivateKey, log *zap.Logger) (*membership, error) {
+	token, err := identity.ParseToken(cfg.Join)
+	if err != nil {
+		return nil, err
+	}
+	if token.Role != api.RoleNode {
+		return nil, api.Invalid("--join", "the token is for an %s, not for a node", token.Role).
+			WithHint("use it with: cloudless login; or make one with: cloudless token create --role node")
+	}
+	csr, err := identity.NewCSR(key, cfg.Name)
+	if err != nil {
+		return nil, err
+	}
+	log.Info("enrolling", zap.String("cluster", token.Cluster), zap.Strings("anchors", token.Anchors))
+	reply, err := p2p.Enrol(ctx, p2p.EnrolConfig{
+		Key:     key,
+		Anchors: token.Anchors,
+		Request: p2p.EnrolRequest{Cluster: token.Cluster, TokenID: token.ID, Secret: token.Secret[:], CSR: csr, Name: cfg.Name},
+	})
+	if err != nil {
+		return nil, err
+	}
+	ca, err := identity.ParseCA(reply.CA, token.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	self := identity.NodeID(key.Public().(ed25519.PublicKey))
+	if _, err := identity.Verify(reply.Certificate, ca, time.Now(), identity.VerifyOptions{Peer: self, Skew: clockSkew}); err != nil {
+		return nil, err
+	}
+	m := &membership{Cluster: token.Cluster, Name: reply.ClusterName, CA: reply.CA, Certificate: reply.Certificate}
+	for _, a := range reply.Anchors {
+		m.Contacts = append(m.Contacts, contactFile{ID: a.ID, Addresses: a.Addresses})
+	}
+	return m, nil
+}
+
+// enroller takes joiners in, on an anchor.
+type enroller struct {
+	cluster   string
+	name      string
+	authority *identity.Authority
+	anchor    *raftmeta.Anchor
+	contacts  func() []p2p.Contact
+	log       *zap.Logger
+}
+
+// enrol redeems a token and issues a certificate. The token is used up and the
+// node recorded in one entry; a joiner that misses the answer may ask again.
+func (e *enroller) enrol(ctx context.Context, req p2p.EnrolRequest) (p2p.EnrolReply, error) {
+	var none p2p.EnrolReply
+	if req.Cluster != e.cluster {
+		return none, api.Errorf(api.KindDenied, "the token is for another cluster")
+	}
+	peer, err := identity.CSRNode(req.CSR)
+	if err != nil {
+		return none, err
+	}
+	if peer != req.Peer {
+		return none, api.Errorf(api.KindDenied, "the certificate request is for another key")
+	}
+	token := identity.Token{ID: req.TokenID}
+	copy(token.Secret[:], req.Secret)
+	now := time.Now()
+	record, known := e.anchor.Store().View().Token(req.TokenID)
+	if !known || len(req.Secret) != len(token.Secret) || !identity.SecretMatches(req.Secret, record.SecretHash) {
+		return none, api.Errorf(api.KindDenied, "the token is not known here, or was revoked").WithHint("make a new one with: cloudless token create")
+	}
+	roles, operator := []api.Role{record.Role}, ""
+	if record.Role != api.RoleNode {
+		operator = req.Name
+	}
+	cert, member, err := e.authority.Issue(req.CSR, roles, operator, now, certificateTTL)
+	if err != nil {
+		return none, err
+	}
+	cmds := []state.Command{state.RedeemToken{ID: req.TokenID, SecretHash: token.Hash(), Peer: peer, Now: now}}
+	if record.Role == api.RoleNode {
+		cmds = append(cmds, state.EnrolNode{ID: peer, Name: req.Name, Serial: member.Serial, Now: now})
+	} else {
+		cmds = append(cmds, state.RecordEvent{Event: api.Event{
+			Time: now, Code: api.CodeOperatorLogin, Reason: "Login",
+			Object:  api.Object{Kind: "operator", Name: operator},
+			Message: fmt.Sprintf("%s %s logged in with token %s", record.Role, operator, req.TokenID),
+		}})
+	}
+	if _, err := e.anchor.Propose(ctx, cmds...); err != nil {
+		return none, err
+	}
+	e.log.Info("enrolled", zap.String("peer", string(peer)), zap.String("role", string(record.Role)), zap.String("name", req.Name))
+	return p2p.EnrolReply{
+		Certificate: cert,
+		CA:          e.authority.Certificate().Raw,
+		ClusterName: e.name,
+		Anchors:     e.contacts(),
+	}, nil
+}

@@ -1,0 +1,163 @@
+package node
+
+import (
+	"context"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"github.com/cloudless-project/cloudless/api"
+	"github.com/cloudless-project/cloudless/p2p"
+)
+
+// receive takes a view from an anchor.
+func (d *daemon) receive(v api.ClusterView) {
+	d.admission.sawAnchor()
+	for _, id := range d.admission.learn(v.Revocations) {
+		d.log.Info("an identity was revoked", zap.String("peer", string(id)))
+		d.mesh.Evict(id)
+	}
+	d.views.put(v)
+}
+
+// follow makes the parts of the data plane act on every new view.
+func (d *daemon) follow(ctx context.Context) error {
+	ready := false
+	for {
+		v, known, changed := d.views.watch()
+		if known {
+			d.mesh.SetMembers(d.contacts(v))
+			d.saveContacts(v)
+			if d.worker != nil {
+				d.worker.apply(v)
+			}
+		}
+		if self, ok := nodeOf(&v, d.self); ok && self.State == api.NodeReady && !ready {
+			ready = true
+			d.log.Info("ready")
+			notifySystemd("READY=1")
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// contacts lists the members of a view for the mesh; before the first view,
+// the anchors that enrolment told of.
+func (d *daemon) contacts(v api.ClusterView) []p2p.Contact {
+	var out []p2p.Contact
+	for _, n := range v.Nodes {
+		if n.ID != d.self {
+			out = append(out, p2p.Contact{ID: n.ID, Addresses: n.Inventory.Addresses, Relay: n.Inventory.Public, Anchor: n.Voter})
+		}
+	}
+	for _, c := range d.knownAnchors() {
+		same := func(o p2p.Contact) bool { return o.ID == c.ID }
+		if i := slices.IndexFunc(out, same); i < 0 {
+			out = append(out, p2p.Contact{ID: c.ID, Addresses: c.Addresses, Relay: true, Anchor: true})
+		} else if len(out[i].Addresses) == 0 {
+			out[i].Addresses = c.Addresses
+		}
+	}
+	return out
+}
+
+// knownAnchors are those to call when there is no view.
+func (d *daemon) knownAnchors() []contactFile {
+	d.memberMu.Lock()
+	defer d.memberMu.Unlock()
+	return d.member.Contacts
+}
+
+// saveContacts remembers where the anchors are, for a start without a view.
+func (d *daemon) saveContacts(v api.ClusterView) {
+	var anchors []contactFile
+	for _, n := range v.Nodes {
+		if n.Voter && n.ID != d.self && len(n.Inventory.Addresses) > 0 {
+			anchors = append(anchors, contactFile{ID: n.ID, Addresses: n.Inventory.Addresses})
+		}
+	}
+	if len(anchors) == 0 {
+		return
+	}
+	d.memberMu.Lock()
+	defer d.memberMu.Unlock()
+	same := slices.EqualFunc(anchors, d.member.Contacts, func(a, b contactFile) bool {
+		return a.ID == b.ID && slices.Equal(a.Addresses, b.Addresses)
+	})
+	if same {
+		return
+	}
+	d.member.Contacts = anchors
+	if err := d.dir.saveJSON(membershipFile, d.member); err != nil {
+		d.log.Warn("the addresses of the anchors were not saved", zap.Error(err))
+	}
+}
+
+// report says what this node has and does; changed is closed when its replicas
+// or images change.
+func (d *daemon) report() (api.NodeReport, <-chan struct{}) {
+	inv := d.inventory
+	inv.Addresses = d.mesh.Addrs()
+	slices.Sort(inv.Addresses)
+	inv.Public, inv.NAT = d.mesh.Reachability()
+	r := api.NodeReport{Node: d.self, Incarnation: d.incarnation, Inventory: &inv, Complete: true}
+	if d.worker == nil {
+		return r, nil
+	}
+	changed := d.worker.changed.wait()
+	r.Replicas, _ = d.worker.agent.Reports()
+	r.Images = d.worker.images.refs()
+	r.Inventory.Runtime = d.worker.runtimeVersion
+	return r, changed
+}
+
+// leader returns the leading anchor as far as this node knows.
+func (d *daemon) leader() (api.NodeID, bool) {
+	if d.anchor != nil {
+		if id, ok := d.anchor.raft.Leader(); ok {
+			return id, true
+		}
+	}
+	if id := d.views.current().Leader; id != "" {
+		return id, true
+	}
+	if known := d.knownAnchors(); len(known) > 0 {
+		return known[0].ID, true
+	}
+	return "", false
+}
+
+// status tells how this node stands.
+func (d *daemon) status() api.Status {
+	v := d.views.current()
+	st := api.Status{
+		Node: d.self, Name: d.cfg.Name, Cluster: d.member.Cluster, ClusterName: d.member.Name, Index: v.Index,
+	}
+	if self, ok := nodeOf(&v, d.self); ok {
+		st.Name = self.Inventory.Name
+		st.Ready = self.State == api.NodeReady
+		if !st.Ready {
+			st.Reason = "its state is " + string(self.State)
+		}
+	} else {
+		st.Reason = "waiting for the first word of an anchor"
+	}
+	st.Leader, _ = d.leader()
+	for _, n := range v.Nodes {
+		if n.ID == st.Leader {
+			st.LeaderName = n.Inventory.Name
+		}
+		if !n.Voter {
+			continue
+		}
+		st.Anchors++
+		if path, _ := d.mesh.Path(n.ID); n.ID == d.self || path != api.PathNone {
+			st.AnchorsReachable++
+		}
+	}
+	return st
+}

@@ -1,0 +1,62 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	pb "github.com/cloudless-project/cloudless/api/pb/cloudless/v1"
+	"github.com/cloudless-project/cloudless/api/wire"
+	"github.com/cloudless-project/cloudless/internal/retry"
+	"github.com/cloudless-project/cloudless/security/identity"
+)
+
+// renewCertificates gets a new certificate well before the old one ends, again
+// and again. Nothing restarts: the mesh presents the new one from then on.
+func (d *daemon) renewCertificates(ctx context.Context) error {
+	backoff := retry.Backoff{Initial: 10 * time.Second, Max: 10 * time.Minute}
+	for {
+		if retry.Sleep(ctx, max(time.Second, time.Until(d.admission.renewal()))) != nil {
+			return nil
+		}
+		err := d.renew(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil {
+			backoff.Reset()
+			d.log.Info("renewed the membership certificate", zap.Time("until", d.admission.self().NotAfter))
+			continue
+		}
+		wait := backoff.Next()
+		d.log.Warn("renewing the membership certificate failed", zap.Error(err), zap.Duration("retry_in", wait))
+		if retry.Sleep(ctx, wait) != nil {
+			return nil
+		}
+	}
+}
+
+func (d *daemon) renew(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	csr, err := identity.NewCSR(d.key, d.cfg.Name)
+	if err != nil {
+		return err
+	}
+	conn, err := d.server.Conn(d.self)
+	if err != nil {
+		return err
+	}
+	reply, err := pb.NewSyncServiceClient(conn).RenewCertificate(ctx, &pb.RenewCertificateRequest{Csr: csr})
+	if err != nil {
+		return wire.ErrorFromStatus(err)
+	}
+	if err := d.admission.replace(reply.GetCertificate()); err != nil {
+		return err
+	}
+	d.memberMu.Lock()
+	defer d.memberMu.Unlock()
+	d.member.Certificate = reply.GetCertificate()
+	return d.dir.saveJSON(membershipFile, d.member)
+}
