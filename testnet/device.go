@@ -282,6 +282,18 @@ func (d *Device) SignalNode(ctx context.Context, sig syscall.Signal) error {
 	return nil
 }
 
+// NodePID returns the daemon's process number inside the device.
+func (d *Device) NodePID(ctx context.Context) (int, error) {
+	r, err := ask(ctx, d.socket(), request{Op: "status", Job: nodeJob})
+	if err != nil {
+		return 0, fmt.Errorf("find node on %s: %w", d.Name, err)
+	}
+	if r.Done {
+		return 0, fmt.Errorf("find node on %s: it ended with code %d", d.Name, r.Exit)
+	}
+	return r.PID, nil
+}
+
 // NodeStatus says in a word or two whether the daemon runs.
 func (d *Device) NodeStatus(ctx context.Context) string {
 	r, err := ask(ctx, d.socket(), request{Op: "status", Job: nodeJob})

@@ -68,7 +68,7 @@ func (s *story) build(ctx context.Context, o testnet.Options) error {
 			s.say("%-7s %-15s %-7s %s", d.Name, d.Addr, d.Site, natWords(d.NAT))
 		}
 		s.image = filepath.Join(lab.Dir, "web.tar")
-		return testnet.WriteWebImage(s.image, ballast)
+		return testnet.WriteWebImage(s.image, testnet.WebImage, ballast)
 	})
 }
 

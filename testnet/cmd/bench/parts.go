@@ -1,0 +1,320 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cloudless-project/cloudless/testnet"
+)
+
+const patient = 60 * time.Second
+
+// pause waits for a state that has no condition to poll: quiet.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// join measures the time from `node start --join` to ready, on fresh disks
+// behind a NAT, one device after the other.
+func (b *bench) join(ctx context.Context) error {
+	var samples []time.Duration
+	for i := range b.runs {
+		d := b.lab.Device(fmt.Sprintf("j%d", i+1))
+		var t testnet.Token
+		if err := b.vps.CloudlessJSON(ctx, &t, "token", "create"); err != nil {
+			return err
+		}
+		start := time.Now()
+		if err := d.Start(ctx, "--join", t.Token); err != nil {
+			return err
+		}
+		if err := b.vps.AwaitReady(ctx, patient, d.Name); err != nil {
+			return err
+		}
+		samples = append(samples, time.Since(start))
+		if err := d.Kill(ctx); err != nil {
+			return err
+		}
+		if _, err := b.vps.Cloudless(ctx, "node", "remove", d.Name, "--yes"); err != nil {
+			return err
+		}
+	}
+	b.durations("join_ready_s", "join → ready", samples)
+	return nil
+}
+
+// apply measures the time from the start of `cloudless apply` to the start of
+// the container, by the clocks of the two, which are one here.
+func (b *bench) apply(ctx context.Context) error {
+	image := filepath.Join(b.lab.Dir, "image.tar")
+	ref := func(i int) string { return fmt.Sprintf("cloudless.test/bench:%d", i) }
+	load := func(i int) error {
+		if err := testnet.WriteWebImage(image, ref(i), 8<<20); err != nil {
+			return err
+		}
+		_, err := b.lab.Device("b1").Cloudless(ctx, "image", "import", image)
+		return err
+	}
+	var remote, present []time.Duration
+	for i := range b.runs {
+		if err := load(i); err != nil {
+			return err
+		}
+		// The first run of an image on a1 has to fetch it from b1, the second has it.
+		for _, samples := range []*[]time.Duration{&remote, &present} {
+			took, err := b.runOnce(ctx, fmt.Sprintf("apply-%d", i), ref(i), "a1")
+			if err != nil {
+				return err
+			}
+			*samples = append(*samples, took)
+		}
+	}
+	b.durations("apply_running_present_s", "apply → running, image present", present)
+	b.durations("apply_running_remote_s", "apply → running, 9 MiB image away", remote)
+	return nil
+}
+
+func (b *bench) runOnce(ctx context.Context, name, image, node string) (time.Duration, error) {
+	start := time.Now()
+	if err := b.vps.Apply(ctx, manifest(name, image, 8080, node)); err != nil {
+		return 0, err
+	}
+	w, err := b.vps.AwaitReplicas(ctx, patient, name, 1)
+	if err != nil {
+		return 0, err
+	}
+	return w.Ready()[0].StartedAt.Sub(start), b.remove(ctx, name)
+}
+
+func (b *bench) remove(ctx context.Context, name string) error {
+	if _, err := b.vps.Cloudless(ctx, "workload", "delete", name, "--yes"); err != nil {
+		return err
+	}
+	return testnet.Await(ctx, patient, name+" to be gone", func(ctx context.Context) error {
+		if w, err := b.vps.Workload(ctx, name); err == nil {
+			return fmt.Errorf("it is %s", w.State)
+		}
+		return nil
+	})
+}
+
+// manifest is one replica on one node.
+func manifest(name, image string, port int, node string) string {
+	return fmt.Sprintf(`apiVersion: cloudless/v1
+kind: Workload
+metadata: {name: %s}
+spec:
+  image: %s
+  replicas: 1
+  resources: {cpu: 50m, memory: 64Mi, limits: {cpu: 2000m, memory: 256Mi}}
+  placement:
+    affinity: [{key: name, operator: In, values: [%s], required: true}]
+  ports: [{port: %d}]
+  security: {readOnlyRootfs: false}
+`, name, image, node, port)
+}
+
+// failover measures the time from a power cut to the start of the replacement,
+// with the image present on every node.
+func (b *bench) failover(ctx context.Context) error {
+	image := filepath.Join(b.lab.Dir, "web.tar")
+	if err := testnet.WriteWebImage(image, testnet.WebImage, 0); err != nil {
+		return err
+	}
+	if _, err := b.vps.Cloudless(ctx, "image", "import", image); err != nil {
+		return err
+	}
+	// Once everywhere, so that every node has the image.
+	if err := b.vps.Apply(ctx, testnet.WebManifest("web", 4)); err != nil {
+		return err
+	}
+	if _, err := b.vps.AwaitReplicas(ctx, patient, "web", 4); err != nil {
+		return err
+	}
+	if _, err := b.vps.Cloudless(ctx, "workload", "scale", "web", "2"); err != nil {
+		return err
+	}
+	var samples []time.Duration
+	for range b.runs {
+		took, err := b.failOnce(ctx)
+		if err != nil {
+			return err
+		}
+		samples = append(samples, took)
+	}
+	b.durations("failover_s", "power cut → replacement runs", samples)
+	return b.remove(ctx, "web")
+}
+
+func (b *bench) failOnce(ctx context.Context) (time.Duration, error) {
+	w, err := b.vps.AwaitReplicas(ctx, patient, "web", 2)
+	if err != nil {
+		return 0, err
+	}
+	victim := w.Ready()[0]
+	if victim.NodeName == "vps" { // the anchor stays
+		victim = w.Ready()[1]
+	}
+	d := b.lab.Device(victim.NodeName)
+	start := time.Now()
+	if err := d.Kill(ctx); err != nil {
+		return 0, err
+	}
+	after, err := b.vps.AwaitReplicas(ctx, patient, "web", 2, victim.NodeName)
+	if err != nil {
+		return 0, err
+	}
+	var took time.Duration
+	for _, r := range after.Ready() {
+		took = max(took, r.StartedAt.Sub(start))
+	}
+	if err := d.Boot(ctx); err != nil {
+		return 0, err
+	}
+	return took, b.vps.AwaitReady(ctx, patient, d.Name)
+}
+
+// vip compares iperf3 through a service's virtual address with iperf3 between
+// the same two devices, in the same home, without Cloudless.
+func (b *bench) vip(ctx context.Context) error {
+	image := filepath.Join(b.lab.Dir, "iperf.tar")
+	if err := testnet.WriteIperfImage(ctx, image); err != nil {
+		return err
+	}
+	server, client := b.lab.Device("a1"), b.lab.Device("a2")
+	if _, err := server.Cloudless(ctx, "image", "import", image); err != nil {
+		return err
+	}
+	if err := b.vps.Apply(ctx, manifest("iperf", testnet.IperfImage, 5201, "a1")); err != nil {
+		return err
+	}
+	if _, err := b.vps.AwaitReplicas(ctx, patient, "iperf", 1); err != nil {
+		return err
+	}
+	var through float64
+	err := testnet.Await(ctx, patient, "iperf3 through the service", func(ctx context.Context) (err error) {
+		through, err = iperf(ctx, client, "iperf.cloudless.internal")
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := b.remove(ctx, "iperf"); err != nil {
+		return err
+	}
+	plain, err := plainIperf(ctx, server, client)
+	if err != nil {
+		return err
+	}
+	ratio := through / plain
+	fmt.Printf("%-32s %.2f Gbit/s, plain iperf3 %.2f Gbit/s, ratio %.3f\n", "service between two devices", through, plain, ratio)
+	b.figures = append(b.figures,
+		figure{Name: "vip_gbit", Value: through, Unit: "Gbit/s", Baseline: &plain, Ratio: &ratio},
+		figure{Name: "vip_ratio", Value: ratio, Unit: "ratio", Baseline: &plain, Ratio: &ratio})
+	return nil
+}
+
+func plainIperf(ctx context.Context, server, client *testnet.Device) (float64, error) {
+	serve, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() { _, _ = server.Output(serve, "iperf3", "-s", "-p", "5999") }() // ended by stop
+	var gbit float64
+	err := testnet.Await(ctx, patient, "plain iperf3", func(ctx context.Context) (err error) {
+		gbit, err = iperf(ctx, client, server.Addr.String(), "-p", "5999")
+		return err
+	})
+	return gbit, err
+}
+
+func iperf(ctx context.Context, client *testnet.Device, target string, flags ...string) (float64, error) {
+	out, err := client.Output(ctx, append([]string{"iperf3", "-c", target, "-t", "5", "-J"}, flags...)...)
+	if err != nil {
+		return 0, err
+	}
+	var result struct {
+		End struct {
+			Received struct {
+				BitsPerSecond float64 `json:"bits_per_second"`
+			} `json:"sum_received"`
+		} `json:"end"`
+	}
+	if err := json.Unmarshal([]byte(out), &result); err != nil {
+		return 0, fmt.Errorf("read iperf3: %w", err)
+	}
+	return result.End.Received.BitsPerSecond / 1e9, nil
+}
+
+// idle measures what the daemon of an ordinary node takes while nothing
+// happens: without its containerd, which the figures of other daemons leave out
+// too.
+func (b *bench) idle(ctx context.Context) error {
+	const window = 20 * time.Second
+	d := b.lab.Device("a1")
+	if err := pause(ctx, 10*time.Second); err != nil { // after the joins
+		return err
+	}
+	pid, err := d.NodePID(ctx)
+	if err != nil {
+		return err
+	}
+	before, err := cpuTime(ctx, d, pid)
+	if err != nil {
+		return err
+	}
+	if err := pause(ctx, window); err != nil {
+		return err
+	}
+	after, err := cpuTime(ctx, d, pid)
+	if err != nil {
+		return err
+	}
+	rss, err := d.Output(ctx, "sh", "-c", fmt.Sprintf("awk '/^VmRSS/ {print $2}' /proc/%d/status", pid))
+	if err != nil {
+		return err
+	}
+	kib, err := strconv.ParseFloat(strings.TrimSpace(rss), 64)
+	if err != nil {
+		return err
+	}
+	percent := 100 * (after - before).Seconds() / window.Seconds()
+	fmt.Printf("%-32s %.0f MiB RSS, %.2f %% of a core\n", "idle node", kib/1024, percent)
+	b.figures = append(b.figures,
+		figure{Name: "idle_rss_mib", Value: kib / 1024, Unit: "MiB"},
+		figure{Name: "idle_cpu_pct", Value: percent, Unit: "%"})
+	return nil
+}
+
+// cpuTime reads what a process has used so far, user and system.
+func cpuTime(ctx context.Context, d *testnet.Device, pid int) (time.Duration, error) {
+	stat, err := d.Output(ctx, "cat", fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(stat, ") ") // the name may hold anything
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("read /proc/%d/stat: %q", pid, stat)
+	}
+	var ticks int
+	for _, f := range fields[11:13] { // utime, stime
+		n, err := strconv.Atoi(f)
+		if err != nil {
+			return 0, err
+		}
+		ticks += n
+	}
+	const ticksPerSecond = 100 // USER_HZ, fixed on Linux
+	return time.Duration(ticks) * time.Second / ticksPerSecond, nil
+}
