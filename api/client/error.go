@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -50,6 +51,10 @@ func (c *Client) unreachable() error {
 		return nil
 	}
 	err := outcome.err
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err // the rest of its text is known from whom
+	}
 	var known *api.Error
 	switch {
 	case errors.As(err, &known):

@@ -1,0 +1,176 @@
+package cli
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/cloudless-project/cloudless/api"
+	"github.com/cloudless-project/cloudless/internal/atomicfile"
+	"github.com/cloudless-project/cloudless/security/identity"
+)
+
+// configFile holds the contexts of one person, keys included: mode 0600.
+const configFile = "config.yaml"
+
+// maxConfig bounds the file, in bytes.
+const maxConfig = 1 << 20
+
+// contexts is the content of the file.
+type contexts struct {
+	Current  string           `yaml:"current,omitempty"`
+	Contexts []*clusterAccess `yaml:"contexts"`
+}
+
+// clusterAccess is one context: a cluster, who the person is in it, and how to
+// reach it.
+type clusterAccess struct {
+	Name        string     `yaml:"name"`
+	Cluster     string     `yaml:"cluster"` // ID
+	ClusterName string     `yaml:"cluster_name"`
+	Operator    string     `yaml:"operator"`
+	Roles       []api.Role `yaml:"roles"`
+	Peers       []string   `yaml:"peers"` // multiaddrs that end in /p2p/<peer-id>
+	CA          string     `yaml:"ca"`    // PEM
+	Certificate string     `yaml:"certificate"`
+	Key         string     `yaml:"key"`
+}
+
+// configDir returns the directory of the file, with mode 0700.
+func configDir() (*os.Root, error) {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return nil, fmt.Errorf("find the home directory: %w", err)
+	}
+	dir := filepath.Join(home, ".config", "cloudless")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the directory of contexts: %w", err)
+	}
+	return os.OpenRoot(dir)
+}
+
+// loadContexts returns the contexts of this person, none when there are none.
+func loadContexts() (*contexts, error) {
+	dir, err := configDir()
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	info, err := dir.Stat(configFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &contexts{}, nil
+	}
+	path := filepath.Join(dir.Name(), configFile)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read contexts: %w", err)
+	case info.Size() > maxConfig:
+		return nil, api.Errorf(api.KindInvalid, "%s is larger than %s", path, size(maxConfig))
+	case runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0:
+		return nil, api.Errorf(api.KindDenied, "%s holds your keys, and others can read it", path).WithHint("chmod 600 %s", path)
+	}
+	text, err := dir.ReadFile(configFile)
+	if err != nil {
+		return nil, fmt.Errorf("read contexts: %w", err)
+	}
+	var c contexts
+	if err := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict()).Decode(&c); err != nil {
+		return nil, api.Errorf(api.KindInvalid, "%s is damaged: %v", path, err).WithHint("mend it, or remove it and log in again")
+	}
+	return &c, nil
+}
+
+// save replaces the file.
+func (c *contexts) save() error {
+	text, err := yaml.MarshalWithOptions(c, yaml.UseLiteralStyleIfMultiline(true))
+	if err != nil {
+		return fmt.Errorf("write contexts: %w", err)
+	}
+	dir, err := configDir()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return atomicfile.Write(dir, configFile, text, 0o600)
+}
+
+// find returns the context of a name.
+func (c *contexts) find(name string) (*clusterAccess, error) {
+	for _, access := range c.Contexts {
+		if access.Name == name {
+			return access, nil
+		}
+	}
+	return nil, api.Errorf(api.KindNotFound, "there is no context %q", name).
+		WithHint("see \"cloudless context list\"; \"cloudless login\" makes one")
+}
+
+// put adds a context, or replaces the one of its name.
+func (c *contexts) put(access *clusterAccess) {
+	i := slices.IndexFunc(c.Contexts, func(a *clusterAccess) bool { return a.Name == access.Name })
+	if i < 0 {
+		c.Contexts = append(c.Contexts, access)
+		return
+	}
+	c.Contexts[i] = access
+}
+
+// The types of PEM blocks in the file.
+const (
+	pemCertificate = "CERTIFICATE"
+	pemKey         = "PRIVATE KEY"
+)
+
+func certificatePEM(der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: pemCertificate, Bytes: der}))
+}
+
+func keyPEM(key ed25519.PrivateKey) (string, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return "", fmt.Errorf("encode key: %w", err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: der})), nil
+}
+
+// credentials are a context's certificates and key, decoded.
+type credentials struct {
+	ca          *x509.Certificate
+	certificate *x509.Certificate
+	key         ed25519.PrivateKey
+}
+
+func (a *clusterAccess) credentials() (credentials, error) {
+	damaged := api.Errorf(api.KindInvalid, "the context %s is damaged", a.Name).WithHint("log in again with \"cloudless login\"")
+	ca, _ := pem.Decode([]byte(a.CA))
+	certificate, _ := pem.Decode([]byte(a.Certificate))
+	key, _ := pem.Decode([]byte(a.Key))
+	if ca == nil || certificate == nil || key == nil {
+		return credentials{}, damaged
+	}
+	var c credentials
+	var err error
+	if c.ca, err = identity.ParseCA(ca.Bytes, a.Cluster); err != nil {
+		return credentials{}, damaged
+	}
+	if c.certificate, err = x509.ParseCertificate(certificate.Bytes); err != nil {
+		return credentials{}, damaged
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(key.Bytes)
+	private, ok := parsed.(ed25519.PrivateKey)
+	if err != nil || !ok {
+		return credentials{}, damaged
+	}
+	c.key = private
+	return c, nil
+}
