@@ -28,6 +28,9 @@ func (d *daemon) follow(ctx context.Context) error {
 		if known {
 			d.mesh.SetMembers(d.contacts(v))
 			d.saveContacts(v)
+			if d.network != nil {
+				d.network.Set(d.table(v))
+			}
 			if d.worker != nil {
 				d.worker.apply(v)
 			}

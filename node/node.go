@@ -17,6 +17,7 @@ import (
 	"github.com/cloudless-project/cloudless/node/control"
 	"github.com/cloudless-project/cloudless/p2p"
 	"github.com/cloudless-project/cloudless/security/identity"
+	"github.com/cloudless-project/cloudless/svcnet"
 )
 
 // Run is the daemon. It returns nil after ctx ended and everything was closed;
@@ -65,8 +66,9 @@ type daemon struct {
 	views     *viewCache
 	mesh      *p2p.Mesh
 	server    *control.Server
-	worker    *worker // nil without workloads
-	anchor    *anchor // nil on ordinary nodes
+	network   *svcnet.Network // nil without the privileges for it
+	worker    *worker         // nil without workloads
+	anchor    *anchor         // nil on ordinary nodes
 
 	inventoryMu sync.Mutex
 	inventory   api.Inventory
@@ -109,6 +111,13 @@ func build(ctx context.Context, cfg Config, dir *dataDir, key ed25519.PrivateKey
 		if err := d.buildAnchor(); err != nil {
 			return nil, err
 		}
+	}
+	if missing := missingPrivileges(); missing == "" {
+		if err := d.buildNetwork(); err != nil {
+			return nil, err
+		}
+	} else {
+		d.log.Info("services have no virtual IPs and names on this host", zap.String("reason", missing))
 	}
 	if !cfg.NoWorkloads {
 		if err := d.buildWorker(ctx); err != nil {

@@ -14,32 +14,38 @@ func checkPrivileges(cfg *Config) error {
 	if cfg.NoWorkloads {
 		return nil
 	}
-	if os.Geteuid() != 0 {
-		return api.Errorf(api.KindDenied, "running workloads takes root: namespaces, cgroups and mounts are made for every container").
-			WithHint("start it with sudo, or with --no-workloads as a pure anchor or relay")
+	if missing := missingPrivileges(); missing != "" {
+		return api.Errorf(api.KindDenied, "running workloads takes root and its capabilities: %s", missing).
+			WithHint("start it with sudo (or give the unit or container that runs it these capabilities), or with --no-workloads as a pure anchor or relay")
 	}
-	needed := []struct {
-		bit  uint
-		name string
-		what string
-	}{
-		{unix.CAP_NET_ADMIN, "NET_ADMIN", "virtual IPs and the container network"},
-		{unix.CAP_SYS_ADMIN, "SYS_ADMIN", "mounts and namespaces"},
+	return nil
+}
+
+// missingPrivileges tells what this process lacks to make namespaces, networks
+// and mounts; "" when it lacks nothing.
+func missingPrivileges() string {
+	if os.Geteuid() != 0 {
+		return "this process is not root"
 	}
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&hdr, &data[0]); err != nil {
-		return nil // a kernel without capabilities: being root is all there is
+		return "" // a kernel without capabilities: being root is all there is
 	}
 	var missing []string
-	for _, c := range needed {
+	for _, c := range []struct {
+		bit  uint
+		name string
+	}{
+		{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN (virtual IPs and the container network)"},
+		{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN (mounts and namespaces)"},
+	} {
 		if data[c.bit/32].Effective&(1<<(c.bit%32)) == 0 {
-			missing = append(missing, "CAP_"+c.name+" (for "+c.what+")")
+			missing = append(missing, c.name)
 		}
 	}
-	if len(missing) > 0 {
-		return api.Errorf(api.KindDenied, "this process lacks %s", strings.Join(missing, " and ")).
-			WithHint("give the container or unit that runs it these capabilities, or start it with --no-workloads")
+	if len(missing) == 0 {
+		return ""
 	}
-	return nil
+	return "this process lacks " + strings.Join(missing, " and ")
 }

@@ -43,7 +43,7 @@ const firstView = 10 * time.Second
 
 // run tries the anchors in turn until ctx ends.
 func (s *syncer) run(ctx context.Context) error {
-	backoff := retry.Backoff{Initial: 200 * time.Millisecond, Max: 5 * time.Second}
+	backoff := retry.Backoff{Initial: 200 * time.Millisecond, Max: 2 * time.Second}
 	for ctx.Err() == nil {
 		for _, anchor := range s.candidates() {
 			worked, err := s.session(ctx, anchor)

@@ -10,13 +10,11 @@ import (
 	"github.com/cloudless-project/cloudless/container/containerd"
 	"github.com/cloudless-project/cloudless/container/containerd/supervise"
 	"github.com/cloudless-project/cloudless/node/agent"
-	"github.com/cloudless-project/cloudless/node/control"
-	"github.com/cloudless-project/cloudless/p2p"
 	"github.com/cloudless-project/cloudless/svcnet"
 )
 
 // worker is what a node has that runs workloads: a container runtime, images,
-// a service network, and the agent that makes assignments real with them.
+// and the agent that makes assignments real with them.
 type worker struct {
 	daemon         *daemon
 	runtime        *containerd.Runtime
@@ -24,7 +22,6 @@ type worker struct {
 	runtimeVersion string
 	exchange       *blockstore.Exchange
 	images         *images
-	network        *svcnet.Network
 	agent          *agent.Agent
 	changed        signal // replicas or images of this node
 }
@@ -61,22 +58,17 @@ func (d *daemon) buildWorker(ctx context.Context) error {
 	if err := w.buildImages(); err != nil {
 		return err
 	}
-	if err := w.buildNetwork(); err != nil {
-		return err
-	}
 	w.agent = agent.New(agent.Config{
 		Node:    d.self,
 		Runtime: w.runtime,
 		Images:  w.images,
-		Network: attacher{w.network, w.subnet},
+		Network: attacher{d.network, d.subnet},
 		Log:     d.log.Named("agent"),
 		Metrics: d.registry,
 	})
 	d.worker = w
 	d.add("containerd", w.supervisor.Run)
 	d.add("blocks", w.exchange.Run)
-	d.add("service network", w.network.Run)
-	d.add("flows", w.serveFlows)
 	d.add("agent", w.run)
 	return nil
 }
@@ -127,21 +119,6 @@ func pathRank(p api.Path) int {
 	}
 }
 
-func (w *worker) buildNetwork() error {
-	d := w.daemon
-	var err error
-	w.network, err = svcnet.New(svcnet.Config{
-		Self:     d.self,
-		Flows:    flowDialer{d.mesh},
-		Paths:    d.mesh.Path,
-		StateDir: d.runDir("network"),
-		HostDNS:  true,
-		Log:      d.log.Named("network"),
-		Metrics:  d.registry,
-	})
-	return err
-}
-
 // run waits for the runtime, serves the images that are here already, and runs
 // the agent.
 func (w *worker) run(ctx context.Context) error {
@@ -169,7 +146,7 @@ func (w *worker) followAgent(ctx context.Context) {
 	for {
 		_, changed := w.agent.Reports()
 		w.changed.notify()
-		w.network.Set(w.table(w.daemon.views.current()))
+		w.daemon.network.Set(w.daemon.table(w.daemon.views.current()))
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -186,75 +163,7 @@ func (w *worker) apply(v api.ClusterView) {
 			mine = append(mine, r)
 		}
 	}
-	w.network.Set(w.table(v))
 	w.agent.Assign(mine)
-}
-
-// table is what the service network acts on: the services of the view, and the
-// replicas that this node knows better itself.
-func (w *worker) table(v api.ClusterView) svcnet.Table {
-	t := svcnet.Table{
-		Index:    v.Index,
-		Services: control.ServicesOf(v),
-		Local:    make(map[api.ReplicaID]svcnet.LocalEndpoint),
-	}
-	t.Subnet = w.subnet()
-	ports := make(map[api.ReplicaID][]api.Port)
-	for _, r := range v.Replicas {
-		if r.Node == w.daemon.self {
-			ports[r.ID] = r.Spec.Ports
-		}
-	}
-	for id, address := range w.agent.Local() {
-		if ip, err := netip.ParseAddr(address); err == nil {
-			t.Local[id] = svcnet.LocalEndpoint{IP: ip, Ports: ports[id]}
-		}
-	}
-	return t
-}
-
-// subnet is where this node's containers get their addresses from; invalid
-// until the first view.
-func (w *worker) subnet() netip.Prefix {
-	v := w.daemon.views.current()
-	self, _ := nodeOf(&v, w.daemon.self)
-	subnet, err := netip.ParsePrefix(self.Subnet)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return subnet
-}
-
-// serveFlows hands connections of peers to the service network.
-func (w *worker) serveFlows(ctx context.Context) error {
-	l, err := w.daemon.mesh.Listen(api.ProtoFlow, api.RoleNode)
-	if err != nil {
-		return err
-	}
-	stop := context.AfterFunc(ctx, func() { l.Close() })
-	defer stop()
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
-		}
-		flow, ok := conn.(p2p.Conn)
-		if !ok {
-			conn.Close()
-			continue
-		}
-		go w.network.ServeFlow(ctx, flow, flow.Member().ID)
-	}
-}
-
-// flowDialer opens flows over the mesh. It implements svcnet.FlowDialer.
-type flowDialer struct{ mesh *p2p.Mesh }
-
-func (f flowDialer) DialFlow(ctx context.Context, to api.NodeID) (svcnet.Conn, error) {
-	return f.mesh.Dial(ctx, to, api.ProtoFlow)
 }
 
 // attacher gives the agent's containers their network.

@@ -1,0 +1,102 @@
+package node
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/cloudless-project/cloudless/api"
+	"github.com/cloudless-project/cloudless/node/control"
+	"github.com/cloudless-project/cloudless/p2p"
+	"github.com/cloudless-project/cloudless/svcnet"
+)
+
+// buildNetwork gives the host virtual IPs and names, whether it runs workloads
+// or only uses those of others.
+func (d *daemon) buildNetwork() error {
+	var err error
+	d.network, err = svcnet.New(svcnet.Config{
+		Self:     d.self,
+		Flows:    flowDialer{d.mesh},
+		Paths:    d.mesh.Path,
+		StateDir: d.runDir("network"),
+		HostDNS:  true,
+		Log:      d.log.Named("network"),
+		Metrics:  d.registry,
+	})
+	if err != nil {
+		return err
+	}
+	d.add("service network", d.network.Run)
+	d.add("flows", d.serveFlows)
+	return nil
+}
+
+// table is what the service network acts on: the services of the view, and the
+// replicas that this node knows better itself.
+func (d *daemon) table(v api.ClusterView) svcnet.Table {
+	t := svcnet.Table{
+		Index:    v.Index,
+		Subnet:   d.subnet(),
+		Services: control.ServicesOf(v),
+		Local:    make(map[api.ReplicaID]svcnet.LocalEndpoint),
+	}
+	if d.worker == nil {
+		return t
+	}
+	ports := make(map[api.ReplicaID][]api.Port)
+	for _, r := range v.Replicas {
+		if r.Node == d.self {
+			ports[r.ID] = r.Spec.Ports
+		}
+	}
+	for id, address := range d.worker.agent.Local() {
+		if ip, err := netip.ParseAddr(address); err == nil {
+			t.Local[id] = svcnet.LocalEndpoint{IP: ip, Ports: ports[id]}
+		}
+	}
+	return t
+}
+
+// subnet is where this node's containers get their addresses from; invalid
+// until the first view.
+func (d *daemon) subnet() netip.Prefix {
+	v := d.views.current()
+	self, _ := nodeOf(&v, d.self)
+	subnet, err := netip.ParsePrefix(self.Subnet)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return subnet
+}
+
+// serveFlows hands connections of peers to the service network.
+func (d *daemon) serveFlows(ctx context.Context) error {
+	l, err := d.mesh.Listen(api.ProtoFlow, api.RoleNode)
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		flow, ok := conn.(p2p.Conn)
+		if !ok {
+			conn.Close()
+			continue
+		}
+		go d.network.ServeFlow(ctx, flow, flow.Member().ID)
+	}
+}
+
+// flowDialer opens flows over the mesh. It implements svcnet.FlowDialer.
+type flowDialer struct{ mesh *p2p.Mesh }
+
+func (f flowDialer) DialFlow(ctx context.Context, to api.NodeID) (svcnet.Conn, error) {
+	return f.mesh.Dial(ctx, to, api.ProtoFlow)
+}
