@@ -23,6 +23,7 @@ import (
 const (
 	labelSpec       = "cloudless.spec"        // fingerprint of the Spec
 	labelStarted    = "cloudless.started-at"  // of the last run, RFC 3339; empty when never
+	labelExit       = "cloudless.exit"        // how that run ended, once Exits has seen it; JSON
 	labelStopSignal = "cloudless.stop-signal" // of the image
 	labelCaller     = "cloudless.label/"
 )

@@ -2,7 +2,7 @@
 //
 // It speaks to containerd's socket only and keeps no state of its own: what it
 // must remember of a container stands in labels of containerd's record (a
-// fingerprint of the Spec, the start of the last run, the stop signal), and a
+// fingerprint of the Spec, start and end of the last run, the stop signal), and a
 // finished task is kept until Start or Remove, so that its exit code is still
 // there for a daemon that was away. Everything lives in one containerd
 // namespace, beside which other users of the same containerd stay untouched.
@@ -20,6 +20,9 @@
 //   - Events of containerd are hints, not facts: they get lost when it restarts.
 //     The truth is asked for after each one, after each reconnection, and now
 //     and then.
+//   - containerd 1.7 and later drop finished tasks when they start. An exit that
+//     Exits has seen stands in a label by then; one that happened while
+//     containerd itself was away is told of as lost.
 //   - The memory cgroup outlives the process until the task is deleted; its
 //     count of kills tells an OOM kill from another SIGKILL, also later.
 //   - runc's state is kept apart for each node (StateDir), or two nodes on one

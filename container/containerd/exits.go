@@ -159,6 +159,9 @@ func (w *exitWatch) lookAt(ctx context.Context, id string) (done bool, err error
 		return false, nil
 	}
 	s, err := w.r.Status(ctx, id)
+	if err == nil && s.Exit != nil && !w.told[id].Equal(s.StartedAt) {
+		err = w.r.keepExit(ctx, s.Exit)
+	}
 	unlock()
 	switch {
 	case api.KindOf(err) == api.KindNotFound:

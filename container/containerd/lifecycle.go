@@ -174,7 +174,7 @@ func (r *Runtime) Remove(ctx context.Context, id string) error {
 // deleteTask kills and deletes a container's task, if it has one. The start of
 // its run is forgotten first: a run without a task would look lost.
 func (r *Runtime) deleteTask(ctx context.Context, c client.Container) error {
-	if _, err := c.SetLabels(ctx, map[string]string{labelStarted: ""}); err != nil {
+	if _, err := c.SetLabels(ctx, map[string]string{labelStarted: "", labelExit: ""}); err != nil {
 		return err
 	}
 	t, err := c.Task(ctx, nil)

@@ -4,6 +4,7 @@ package containerd
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -86,7 +87,10 @@ func (r *Runtime) status(record containers.Container, t *task.Process) container
 		return s // never started, or about to be
 	}
 	s.StartedAt = started
+	var kept container.Exit
 	switch {
+	case json.Unmarshal([]byte(record.Labels[labelExit]), &kept) == nil:
+		s.State, s.Exit = container.StateStopped, &kept
 	case t == nil:
 		s.State = container.StateStopped
 		s.Exit = &container.Exit{ID: s.ID, StartedAt: started, Code: codeLost, Reason: container.ReasonLost}
@@ -99,6 +103,19 @@ func (r *Runtime) status(record containers.Container, t *task.Process) container
 		s.State = container.StateCreated
 	}
 	return s
+}
+
+// keepExit notes how a run ended in the container's record. containerd forgets
+// finished tasks when it or the host restarts (since 1.7), and a job that was
+// completed must not look lost then.
+func (r *Runtime) keepExit(ctx context.Context, e *container.Exit) error {
+	data, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("encode exit: %w", err)
+	}
+	record := containers.Container{ID: e.ID, Labels: map[string]string{labelExit: string(data)}}
+	_, err = r.client.ContainerService().Update(ctx, record, "labels."+labelExit)
+	return r.explain(err, "keep the exit of", "container "+e.ID)
 }
 
 func (r *Runtime) exit(s container.Status, t *task.Process) *container.Exit {
