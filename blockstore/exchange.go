@@ -34,8 +34,8 @@ type Config struct {
 	// Allowed says whether a node is a member that may be served and asked.
 	Allowed func(api.NodeID) bool
 
-	// Connect brings up a connection to a node and returns when Allowed accepts
-	// the node. Default: Host.Connect with the addresses in the peerstore.
+	// Connect brings up a connection to a node; the exchange then waits for
+	// Allowed to accept it. Default: Host.Connect with the peerstore's addresses.
 	Connect func(context.Context, api.NodeID) error
 	// Rank orders the holders of a blob, lowest first, e.g. 0 for one on the
 	// LAN, 1 for a direct path, 2 for a relayed one. Default: all equal.

@@ -20,6 +20,10 @@ const (
 	firstSources   = 3
 	maxSources     = 64
 	connectTimeout = 10 * time.Second
+
+	// admissionTimeout is as long as the mesh keeps a connection that is not
+	// admitted.
+	admissionTimeout = 5 * time.Second
 )
 
 type sourceState int
@@ -107,10 +111,30 @@ func (s *sources) widen(ctx context.Context) bool {
 	s.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 		defer cancel()
+		err := s.cfg.Connect(ctx, next.id)
+		if err == nil {
+			s.admitted(ctx, next.id)
+		}
 		// The channel holds every source, each of which connects once at a time.
-		s.connected <- connectResult{next, s.cfg.Connect(ctx, next.id)}
+		s.connected <- connectResult{next, err}
 	})
 	return true
+}
+
+// admitted waits for a node that is connected to be admitted as well, which
+// takes a round trip or two more; that it never was is seen by who asks next.
+func (s *sources) admitted(ctx context.Context, id api.NodeID) {
+	ctx, cancel := context.WithTimeout(ctx, admissionTimeout)
+	defer cancel()
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for !s.cfg.Allowed(id) {
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // onConnected takes the outcome of widen.

@@ -4,23 +4,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/distribution/reference"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cloudless-project/cloudless/api"
 )
-
-// Normalise returns the full form of a reference, by the rules that docker and
-// containerd follow: web:1.2 is docker.io/library/web:1.2, and a reference with
-// neither tag nor digest gets the tag latest.
-func Normalise(ref string) (string, error) {
-	named, err := reference.ParseNormalizedNamed(ref)
-	if err != nil {
-		return "", api.Invalid("image", "%q is not an image reference: %v", ref, err).
-			WithHint("write it like web:1.2 or registry.example.com/team/web:1.2")
-	}
-	return reference.TagNameOnly(named).String(), nil
-}
 
 // layoutNames returns the names that an entry of index.json carries. A bare tag
 // names nothing.
@@ -43,7 +30,7 @@ func choose(found []*image, name string) (*image, []string, error) {
 	if name == "" {
 		return chooseOnly(found)
 	}
-	name, err := Normalise(name)
+	name, err := api.NormaliseImageRef(name)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -78,7 +65,7 @@ func chooseOnly(found []*image) (*image, []string, error) {
 func normalised(i *image) ([]string, error) {
 	var names []string
 	for _, n := range i.names {
-		n, err := Normalise(n)
+		n, err := api.NormaliseImageRef(n)
 		if err != nil {
 			return nil, err
 		}

@@ -19,7 +19,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/cloudless-project/cloudless/container/archive"
+	"github.com/cloudless-project/cloudless/api"
 )
 
 // Config is what the image says of itself.
@@ -40,7 +40,7 @@ func Image(w io.Writer, ref string, files fs.FS, cfg Config) error {
 	if cfg.Arch == "" {
 		return errors.New("build image: Arch is required")
 	}
-	name, err := archive.Normalise(ref)
+	name, err := api.NormaliseImageRef(ref)
 	if err != nil {
 		return err
 	}
