@@ -1,0 +1,53 @@
+package raftmeta
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/cloudless-project/cloudless/api"
+)
+
+// Server is a member of the Raft group.
+type Server struct {
+	ID    api.NodeID
+	Voter bool // false: it gets the log, but its vote is not needed
+}
+
+// memberTimeout bounds how long a change of membership waits to be begun.
+const memberTimeout = 10 * time.Second
+
+// Servers returns the members of the Raft group as this node knows them.
+func (a *Anchor) Servers() ([]Server, error) {
+	future := a.raft.GetConfiguration()
+	if err := future.Error(); err != nil {
+		return nil, a.explain(err)
+	}
+	var out []Server
+	for _, s := range future.Configuration().Servers {
+		out = append(out, Server{api.NodeID(s.ID), s.Suffrage == raft.Voter})
+	}
+	return out, nil
+}
+
+// AddVoter makes a node an anchor with a vote, or gives one a vote. Two voters
+// are worse than one; keep their number odd. Leader only.
+func (a *Anchor) AddVoter(ctx context.Context, id api.NodeID) error {
+	return a.await(ctx, a.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(id), 0, memberTimeout))
+}
+
+// AddNonvoter lets a node follow the log without a vote. Leader only.
+func (a *Anchor) AddNonvoter(ctx context.Context, id api.NodeID) error {
+	return a.await(ctx, a.raft.AddNonvoter(raft.ServerID(id), raft.ServerAddress(id), 0, memberTimeout))
+}
+
+// RemoveServer takes a node out of the Raft group. Leader only.
+func (a *Anchor) RemoveServer(ctx context.Context, id api.NodeID) error {
+	return a.await(ctx, a.raft.RemoveServer(raft.ServerID(id), 0, memberTimeout))
+}
+
+// Transfer hands leadership to another voter. Leader only.
+func (a *Anchor) Transfer(ctx context.Context, to api.NodeID) error {
+	return a.await(ctx, a.raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to)))
+}
