@@ -57,7 +57,7 @@ func delay(dst io.WriteCloser, src io.ReadCloser, d time.Duration) {
 	go func() {
 		defer dst.Close()
 		for p := range queue {
-			time.Sleep(time.Until(p.due))
+			<-time.After(time.Until(p.due))
 			if _, err := dst.Write(p.data); err != nil {
 				src.Close()
 				break
