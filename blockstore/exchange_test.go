@@ -543,18 +543,18 @@ func (f failing) Write(p []byte) (int, error) {
 // a writer that is slower than the network.
 func TestMemoryIsBounded(t *testing.T) {
 	if testing.Short() {
-		t.Skip("moves 128 MiB")
+		t.Skip("moves 64 MiB")
 	}
 	a, b := newNode(t), newNode(t)
 	introduce(a.host, b.host)
-	blob := a.hold(t, noise(15, 128<<20))
+	blob := a.hold(t, noise(15, 64<<20))
 	runtime.GC()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	var most uint64
 	written := 0
 	err := b.Fetch(t.Context(), blob, []api.NodeID{a.id}, writerFunc(func(p []byte) (int, error) {
-		if written++; written%32 == 0 {
+		if written++; written%16 == 0 {
 			runtime.GC() // live memory, not garbage
 			runtime.ReadMemStats(&after)
 			most = max(most, after.HeapAlloc-min(after.HeapAlloc, before.HeapAlloc))

@@ -134,7 +134,7 @@ func read(t testing.TB, data []byte, name string) ([]api.Image, *sink, error) {
 	t.Helper()
 	dir := openDir(t)
 	s := &sink{}
-	images, err := archive.Read(t.Context(), bytes.NewReader(data), s, archive.Options{Dir: dir, Name: name, MaxSize: 64 << 20, MaxEntries: 500})
+	images, err := archive.Read(t.Context(), bytes.NewReader(data), s, archive.Options{Dir: dir, Name: name, MaxSize: 8 << 20, MaxEntries: 500})
 	left, e := os.ReadDir(dir.Name())
 	if e != nil || len(left) != 0 {
 		t.Errorf("left in the spool directory: %v %v", left, e)
@@ -387,7 +387,7 @@ func TestReadRefuses(t *testing.T) {
 		{"fifo", with(entry{name: "x", typ: tar.TypeFifo}), "is a named pipe", api.KindInvalid},
 		{"link loop", writeTar(entry{name: "manifest.json", link: "a", typ: tar.TypeSymlink}, entry{name: "a", link: "manifest.json", typ: tar.TypeSymlink}), "neither index.json", api.KindInvalid},
 		{"too many entries", writeTar(slices.Repeat([]entry{{name: "x", data: ""}}, 501)...), "more than 500 entries", api.KindExhausted},
-		{"too large", compressGzip(writeTar(entry{name: "x", data: string(make([]byte, 65<<20))})), "larger than 67108864 bytes", api.KindExhausted},
+		{"too large", compressGzip(writeTar(entry{name: "x", data: string(make([]byte, 9<<20))})), "larger than 8388608 bytes", api.KindExhausted},
 		{"docker without layer", writeTar(slices.DeleteFunc(slices.Clone(layers), func(e entry) bool { return strings.HasSuffix(e.name, "layer.tar") })...), "has no layer", api.KindInvalid},
 		{"docker without config", writeTar(entry{name: "manifest.json", data: `[{"Config":"x.json"}]`}), `no config "x.json"`, api.KindInvalid},
 		{"docker with wrong layer", writeTar(append(slices.Clone(layers), func() entry {
