@@ -21,10 +21,11 @@ type eventsOptions struct {
 	about     string
 	since     time.Duration
 	limit     int
+	pause     time.Duration // before a broken stream is opened anew
 }
 
 func (a *app) eventsCommand() *cobra.Command {
-	var opts eventsOptions
+	opts := eventsOptions{pause: a.poll}
 	cmd := &cobra.Command{
 		Use:   "events",
 		Short: "Show what happened in the cluster",
@@ -89,7 +90,7 @@ func runEvents(ctx context.Context, opts eventsOptions, c *client.Client, p *pri
 			return err
 		}
 	}
-	return f.follow(ctx, c, filter, notes)
+	return f.follow(ctx, c, filter, opts.pause, notes)
 }
 
 // follower prints events as they come and remembers how far it is.
@@ -103,8 +104,8 @@ type follower struct {
 const maxReconnects = 8
 
 // follow goes on after the last event it saw, also across a node's restart.
-func (f *follower) follow(ctx context.Context, c *client.Client, filter api.EventFilter, notes io.Writer) error {
-	backoff := retry.Backoff{Initial: 500 * time.Millisecond, Max: 10 * time.Second}
+func (f *follower) follow(ctx context.Context, c *client.Client, filter api.EventFilter, pause time.Duration, notes io.Writer) error {
+	backoff := retry.Backoff{Initial: pause, Max: 30 * pause}
 	for failures := 0; ; failures++ {
 		var broken error
 		for e, err := range c.WatchEvents(ctx, f.after, filter) {

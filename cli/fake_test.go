@@ -33,6 +33,7 @@ type fakeNode struct {
 	pb.UnimplementedNetworkServiceServer
 	pb.UnimplementedEventServiceServer
 	pb.UnimplementedSystemServiceServer
+	pb.UnimplementedSyncServiceServer
 
 	mu        sync.Mutex
 	nodes     []api.NodeStatus
@@ -42,17 +43,28 @@ type fakeNode struct {
 	events    []api.Event
 	// polled counts the looks at each workload: with each one it comes further.
 	polled map[string]int
+	renew  func(csr []byte) ([]byte, error)
+}
+
+func (f *fakeNode) RenewCertificate(_ context.Context, r *pb.RenewCertificateRequest) (*pb.RenewCertificateResponse, error) {
+	der, err := f.renew(r.GetCsr())
+	return &pb.RenewCertificateResponse{Certificate: der}, wire.ErrorToStatus(err)
 }
 
 // newFakeNode serves a small cluster and returns the path of its socket.
 func newFakeNode(t *testing.T) (*fakeNode, string) {
 	t.Helper()
-	f := &fakeNode{nodes: sampleNodes(), workloads: sampleWorkloads(), tokens: sampleTokens(), images: sampleImages(), events: sampleEvents(), polled: map[string]int{}}
+	f := newFake()
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.serve(t, l)
+	return f, socket
+}
+
+func (f *fakeNode) serve(t *testing.T, l net.Listener) {
 	s := grpc.NewServer()
 	pb.RegisterNodeServiceServer(s, f)
 	pb.RegisterTokenServiceServer(s, f)
@@ -61,9 +73,17 @@ func newFakeNode(t *testing.T) (*fakeNode, string) {
 	pb.RegisterNetworkServiceServer(s, f)
 	pb.RegisterEventServiceServer(s, f)
 	pb.RegisterSystemServiceServer(s, f)
+	pb.RegisterSyncServiceServer(s, f)
 	go s.Serve(l)
 	t.Cleanup(s.Stop)
-	return f, socket
+}
+
+// newFake returns a fake node that is not served yet.
+func newFake() *fakeNode {
+	return &fakeNode{
+		nodes: sampleNodes(), workloads: sampleWorkloads(), tokens: sampleTokens(),
+		images: sampleImages(), events: sampleEvents(), polled: map[string]int{},
+	}
 }
 
 // refuse has names that make the fake node fail, one for each kind.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"net"
 	"strings"
 
@@ -161,7 +162,11 @@ func runNodeStart(ctx context.Context, cfg NodeConfig, daemon func(context.Conte
 		return api.Errorf(api.KindUnsupported, "this platform cannot be a node").
 			WithHint("nodes run on Linux; here, log in to a cluster with \"cloudless login\"")
 	}
-	return daemon(ctx, cfg)
+	err := daemon(ctx, cfg)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil // it was told to stop, and did
+	}
+	return err
 }
 
 // keyValues parses the values of a repeatable K=V flag.
