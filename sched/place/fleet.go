@@ -31,6 +31,7 @@ type Fleet struct {
 	byID     map[api.NodeID]int32
 	open     []int32 // nodes that take work
 	free     []api.Resources
+	whole    []perUnit // what one unit of a node's capacity is as a share
 	static   []float64 // the score terms that no request changes, weighted
 	terms    []staticTerms
 	columns  map[string]*column
@@ -42,7 +43,6 @@ type Fleet struct {
 	images   map[string]*api.Image
 	holds    map[string][]bool // by image, of each node
 	taints   taintSets
-	scratch  []candidate
 }
 
 // tenant is a replica that takes up room.
@@ -58,7 +58,7 @@ type tenant struct {
 func New(nodes []api.Node, replicas []api.Replica, opts Options) *Fleet {
 	f := &Fleet{
 		weights: opts.Weights.orDefault(), nodes: slices.Clone(nodes),
-		byID: make(map[api.NodeID]int32, len(nodes)), free: make([]api.Resources, len(nodes)),
+		byID: make(map[api.NodeID]int32, len(nodes)), free: make([]api.Resources, len(nodes)), whole: make([]perUnit, len(nodes)),
 		static: make([]float64, len(nodes)), terms: make([]staticTerms, len(nodes)),
 		columns: map[string]*column{}, counters: map[counterKey]*counter{}, watched: map[string][]*counter{},
 		replicas: map[string][]*tenant{}, tenants: make(map[api.ReplicaID]*tenant, len(replicas)),
@@ -69,6 +69,7 @@ func New(nodes []api.Node, replicas []api.Replica, opts Options) *Fleet {
 		n := &f.nodes[i]
 		f.byID[n.ID] = int32(i)
 		f.free[i] = n.Inventory.Capacity
+		f.whole[i] = perUnit{inverse(int64(n.Inventory.Capacity.CPU)), inverse(int64(n.Inventory.Capacity.Memory))}
 		if closed(n) == "" {
 			f.open = append(f.open, int32(i))
 		}

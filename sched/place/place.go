@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -39,41 +40,31 @@ func (f *Fleet) Place(req Request) (Decision, error) {
 	return d, err
 }
 
-// candidate is a node that every rule allows.
-type candidate struct{ node, tier int32 }
-
+// decide looks at every node once: it must be allowed, not be of a worse tier
+// than the best so far, and then have a better score.
 func (f *Fleet) decide(req Request) (Decision, error) {
 	c := f.compile(req)
 	defer f.ignore(req.Replaces)()
-	found := c.filter(f.scratch[:0])
-	f.scratch = found
-	if len(found) == 0 {
-		return Decision{}, f.unplaced(c)
-	}
-	best, bestScore := int32(-1), 0.0
-	least := slices.MinFunc(found, func(a, b candidate) int { return cmp.Compare(a.tier, b.tier) }).tier
-	for _, o := range found {
-		if o.tier != least {
+	best, bestTier, bestScore, feasible := int32(-1), int32(math.MaxInt32), 0.0, 0
+	for _, node := range f.open {
+		if !c.allows(node) {
 			continue
 		}
-		if s := c.score(o.node); best < 0 || s > bestScore { // the first of equals: nodes are in order
-			best, bestScore = o.node, s
+		feasible++
+		tier := c.tier(node)
+		if tier > bestTier {
+			continue
+		}
+		// The first of equals wins: nodes are in order.
+		if s := c.score(node); tier < bestTier || s > bestScore {
+			best, bestTier, bestScore = node, tier, s
 		}
 	}
-	d := Decision{Node: f.nodes[best].ID, Name: f.nodes[best].Inventory.Name, Score: bestScore,
-		Terms: c.terms(best), Feasible: len(found), Nodes: len(f.nodes)}
-	d.granted = c.granted(best)
-	return d, nil
-}
-
-// filter appends the nodes that every rule allows, in order.
-func (c *compiled) filter(found []candidate) []candidate {
-	for _, node := range c.fleet.open {
-		if c.allows(node) {
-			found = append(found, candidate{node, c.tier(node)})
-		}
+	if best < 0 {
+		return Decision{}, f.unplaced(c)
 	}
-	return found
+	return Decision{Node: f.nodes[best].ID, Name: f.nodes[best].Inventory.Name, Score: bestScore, Terms: c.terms(best),
+		Feasible: feasible, Nodes: len(f.nodes), granted: c.granted(best)}, nil
 }
 
 // ignore takes a replica out of the counters of its neighbours and returns the
@@ -144,6 +135,9 @@ func (c *compiled) faults(node int32) []fault {
 	var out []fault
 	if why := closed(&c.fleet.nodes[node]); why != "" {
 		out = append(out, fault{why, plural(why), why})
+	}
+	if !c.fits.allows(node) {
+		out = append(out, c.fits.fault(node))
 	}
 	for _, r := range c.rules {
 		if !r.allows(node) {

@@ -1,6 +1,10 @@
 package place
 
-import "github.com/cloudless-project/cloudless/api"
+import (
+	"slices"
+
+	"github.com/cloudless-project/cloudless/api"
+)
 
 // Request asks for a node for one replica.
 type Request struct {
@@ -21,7 +25,8 @@ type wish struct {
 type compiled struct {
 	fleet  *Fleet
 	needs  api.Resources
-	rules  []rule
+	fits   fits
+	rules  []rule // besides fits
 	wishes []wish
 	total  float64 // weight of all wishes
 	spread bool
@@ -33,16 +38,16 @@ type compiled struct {
 func (f *Fleet) compile(req Request) *compiled {
 	spec := req.Spec
 	c := &compiled{fleet: f, needs: spec.Resources.Requests(), spread: spec.Placement.Strategy == api.StrategySpread}
-	c.rules = append(c.rules, &fits{f.free, c.needs})
+	c.fits = fits{f.free, c.needs}
 	if img := f.image(spec.Image); img != nil && len(img.Platforms) > 0 {
-		c.rules = append(c.rules, f.archRule(img.Platforms))
+		c.label(f.archRule(img.Platforms))
 	}
 	if r := f.taints.rule(api.EffectNoSchedule, spec.Placement.Tolerations); r != nil {
 		c.rules = append(c.rules, r)
 	}
 	for _, a := range spec.Placement.Affinity {
 		if a.Required {
-			c.rules = append(c.rules, f.affinity(a))
+			c.label(f.affinity(a))
 		}
 	}
 	for _, a := range spec.Placement.AntiAffinity {
@@ -56,6 +61,13 @@ func (f *Fleet) compile(req Request) *compiled {
 	c.wish(req)
 	c.tiers(req)
 	return c
+}
+
+// label adds a rule on a label, unless every node satisfies it.
+func (c *compiled) label(r *labelRule) {
+	if slices.Contains(r.good[1:], false) || !r.good[0] && r.column.partial {
+		c.rules = append(c.rules, r)
+	}
 }
 
 func (f *Fleet) apart(workload string, a api.AntiAffinity) *apart {
@@ -124,6 +136,9 @@ func (c *compiled) tier(node int32) int32 {
 }
 
 func (c *compiled) allows(node int32) bool {
+	if !c.fits.allows(node) {
+		return false
+	}
 	for _, r := range c.rules {
 		if !r.allows(node) {
 			return false
@@ -146,9 +161,9 @@ func (c *compiled) locality(node int32) float64 {
 }
 
 func (c *compiled) utilisation(node int32) float64 {
-	free, all := &c.fleet.free[node], &c.fleet.nodes[node].Inventory.Capacity
-	cpu := share(int64(free.CPU-c.needs.CPU), int64(all.CPU))
-	memory := share(int64(free.Memory-c.needs.Memory), int64(all.Memory))
+	free, whole := &c.fleet.free[node], &c.fleet.whole[node]
+	cpu := max(0, float64(free.CPU-c.needs.CPU)*whole.cpu)
+	memory := max(0, float64(free.Memory-c.needs.Memory)*whole.memory)
 	if c.spread {
 		return emptied(cpu, memory)
 	}

@@ -122,10 +122,12 @@ func packed(cpuLeft, memoryLeft float64) float64 {
 // be left.
 func emptied(cpuLeft, memoryLeft float64) float64 { return (cpuLeft + memoryLeft) / 2 }
 
-// share returns left as a part of all, from 0 to 1.
-func share(left, all int64) float64 {
-	if all <= 0 {
+// perUnit turns amounts of a node into shares of it.
+type perUnit struct{ cpu, memory float64 }
+
+func inverse(capacity int64) float64 {
+	if capacity <= 0 {
 		return 0
 	}
-	return max(0, float64(left)/float64(all))
+	return 1 / float64(capacity)
 }

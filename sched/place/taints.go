@@ -30,13 +30,13 @@ func newTaintSets(nodes []api.Node) taintSets {
 // taintRule keeps replicas off nodes with a taint of one effect that they do
 // not tolerate.
 type taintRule struct {
-	sets  *taintSets
+	of    []int32      // the set of each node
 	upset []*api.Taint // by set: the first taint that is not tolerated
 }
 
-// taintRule returns the rule for an effect, nil when no node is concerned.
+// rule returns the rule for an effect, nil when no node is concerned.
 func (s *taintSets) rule(effect string, tolerations []api.Toleration) *taintRule {
-	r := &taintRule{sets: s, upset: make([]*api.Taint, len(s.sets))}
+	r := &taintRule{of: s.of, upset: make([]*api.Taint, len(s.sets))}
 	concerned := false
 	for i, set := range s.sets {
 		for j := range set {
@@ -53,10 +53,10 @@ func (s *taintSets) rule(effect string, tolerations []api.Toleration) *taintRule
 	return r
 }
 
-func (r *taintRule) allows(node int32) bool { return r.upset[r.sets.of[node]] == nil }
+func (r *taintRule) allows(node int32) bool { return r.upset[r.of[node]] == nil }
 
 func (r *taintRule) fault(node int32) fault {
-	t := r.upset[r.sets.of[node]]
+	t := r.upset[r.of[node]]
 	name := t.Key
 	if t.Value != "" {
 		name += "=" + t.Value

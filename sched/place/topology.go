@@ -1,6 +1,7 @@
 package place
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/cloudless-project/cloudless/api"
@@ -12,6 +13,8 @@ type column struct {
 	of     []int32  // by node
 	values []string // by number; number 0 stands for "no such label"
 	ids    map[string]int32
+
+	partial bool // some node has no such label
 }
 
 // column returns the column of a label. "node" is a topology with one domain
@@ -28,6 +31,8 @@ func (f *Fleet) column(key string) *column {
 		}
 		if ok {
 			c.of[i] = c.number(value)
+		} else {
+			c.partial = true
 		}
 	}
 	f.columns[key] = c
@@ -84,6 +89,10 @@ func (f *Fleet) count(t *tenant, by int32) {
 // workload must not find company in their topology.
 type repulsion struct{ workload, topology string }
 
+func (r repulsion) compare(o repulsion) int {
+	return cmp.Or(cmp.Compare(r.workload, o.workload), cmp.Compare(r.topology, o.topology))
+}
+
 // repel remembers whom a workload with replicas in the fleet keeps away.
 func (f *Fleet) repel(workload string, spec *api.WorkloadSpec) {
 	for _, rule := range spec.Placement.AntiAffinity {
@@ -91,8 +100,10 @@ func (f *Fleet) repel(workload string, spec *api.WorkloadSpec) {
 		if !rule.Required || other == "" || other == workload {
 			continue
 		}
-		if r := (repulsion{workload, rule.Topology}); !slices.Contains(f.repelled[other], r) {
-			f.repelled[other] = append(f.repelled[other], r)
+		r := repulsion{workload, rule.Topology}
+		at, known := slices.BinarySearchFunc(f.repelled[other], r, repulsion.compare)
+		if !known { // in order, so that the first fault of a node is always the same
+			f.repelled[other] = slices.Insert(f.repelled[other], at, r)
 		}
 	}
 }

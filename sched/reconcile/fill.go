@@ -23,6 +23,9 @@ func (k *work) fill(s *slot) {
 		return
 	}
 	if s.going != nil {
+		if k.w.Spec.Update.Order == api.OrderStopFirst {
+			return
+		}
 		// Its successor may already start beside it. If there is no room for both,
 		// the end of the old one is what to wait for.
 		_ = k.place(s, s.going.ID)

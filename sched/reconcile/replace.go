@@ -8,18 +8,18 @@ import (
 	"github.com/cloudless-project/cloudless/api"
 )
 
-// replaceStale goes on with rollouts and drains.
+// replaceStale goes on with rollouts and drains: first it ends what has been
+// replaced, so that as many others may begin.
 func (k *work) replaceStale() {
 	for _, s := range k.slots {
-		if len(s.live) == 0 || k.hides(s) {
-			continue
-		}
-		good, stale := k.split(s)
-		if len(good) > 0 {
+		if good, stale := k.split(s); len(good) > 0 && !k.hides(s) {
 			k.settle(good, stale)
-			continue
 		}
-		k.replace(s, k.dropUseless(stale))
+	}
+	for _, s := range k.slots {
+		if good, stale := k.split(s); len(good) == 0 && len(stale) > 0 && !k.hides(s) {
+			k.replace(s, k.dropUseless(s, stale))
+		}
 	}
 }
 
@@ -35,19 +35,31 @@ func (k *work) settle(good, stale []*api.Replica) {
 	if !k.isAvailable(keep) {
 		return
 	}
-	for _, r := range append(stale, good...) {
+	left := 0
+	for _, r := range stale {
+		if !k.stopWithin(r, fmt.Sprintf("replaced by %s", keep.ID)) {
+			left++
+		}
+	}
+	if len(stale) > 0 && left == 0 {
+		k.surging--
+	}
+	for _, r := range good {
 		if r != keep {
-			k.stopWithin(r, fmt.Sprintf("replaced by %s", keep.ID))
+			k.stopWithin(r, fmt.Sprintf("%s holds the slot", keep.ID))
 		}
 	}
 }
 
 // dropUseless stops stale generations that never ran, or that do not serve
 // while another one does, and returns the rest.
-func (k *work) dropUseless(stale []*api.Replica) (kept []*api.Replica) {
+func (k *work) dropUseless(s *slot, stale []*api.Replica) (kept []*api.Replica) {
 	oneServes := slices.ContainsFunc(stale, k.serves)
 	for _, r := range stale {
-		if r.State.Active() && (k.serves(r) || !oneServes) || !k.stopWithin(r, k.reason(r)) {
+		useless := !r.State.Active() || oneServes && !k.serves(r)
+		if useless && k.stopWithin(r, k.reason(r)) {
+			s.going = r
+		} else {
 			kept = append(kept, r)
 		}
 	}
@@ -69,10 +81,14 @@ func (k *work) replace(s *slot, stale []*api.Replica) {
 		return
 	}
 	old := stale[len(stale)-1]
-	if k.halted != "" && old.Revision != k.w.Revision || k.waits(s) {
+	if k.halted != "" && old.Revision != k.w.Revision {
 		return
 	}
-	if k.w.Spec.Update.Order == api.OrderStopFirst && k.where(old) != leaving {
+	if k.waits(s) {
+		k.surging++ // no other slot tries meanwhile what failed in this one
+		return
+	}
+	if k.w.Spec.Update.Order == api.OrderStopFirst {
 		k.makeRoom(s, old)
 		return
 	}
@@ -104,8 +120,10 @@ func (k *work) makeRoom(s *slot, old *api.Replica) {
 		k.blocked = fmt.Sprintf("replica %s cannot be replaced: %s", old.ID, err)
 		return
 	}
-	if !k.stopWithin(old, k.reason(old)+", and there is room for one only") && len(k.plan.Stop) < maxStop {
-		k.blocked = fmt.Sprintf("replica %s cannot be replaced now: there is no room beside it, and without it fewer than %d would serve", old.ID, k.least)
+	if k.stopWithin(old, k.reason(old)) {
+		s.going = old
+	} else {
+		k.blocked = fmt.Sprintf("replica %s cannot be replaced: it would have to stop first, and then fewer than %d would serve", old.ID, k.least)
 	}
 }
 

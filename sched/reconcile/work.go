@@ -125,13 +125,22 @@ func compare(a, b bool) int {
 	return 1
 }
 
+// underway reports whether some slot is between two generations: then whatever
+// has to wait may only be waiting for its turn.
+func (k *work) underway() bool {
+	return slices.ContainsFunc(k.slots, func(s *slot) bool {
+		good, _ := k.split(s)
+		return s.going != nil || len(s.live) == 0 || len(good) > 0 && !slices.ContainsFunc(good, k.isAvailable)
+	})
+}
+
 // takeNote says what the workload lacks.
 func (k *work) takeNote() {
 	note := k.halted
 	switch {
 	case k.missing > 0:
 		note = fmt.Sprintf("%d of %d replicas have no node: %s", k.missing, k.w.Spec.Replicas, k.full)
-	case note == "":
+	case note == "" && !k.underway():
 		note = k.blocked
 	}
 	if note == "" || len(k.plan.Unplaced) >= maxNotes {
