@@ -54,6 +54,19 @@ func (s *fakeSource) Commit(_ context.Context, p reconcile.Plan) error {
 	return nil
 }
 
+func (s *fakeSource) committed() []reconcile.Plan {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.commits)
+}
+
+// looked returns how often the loop looked, and what it could not place.
+func (s *fakeSource) looked() (int, map[string]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.watches, s.in.Unplaced
+}
+
 func (s *fakeSource) notify() {
 	close(s.changed)
 	s.changed = make(chan struct{})
@@ -126,8 +139,8 @@ func TestBurstBecomesOnePlan(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		settle()
-		if len(s.commits) != 1 || len(s.commits[0].Place) != 8 {
-			t.Errorf("got %d commits: %+v", len(s.commits), s.commits)
+		if len(s.committed()) != 1 || len(s.committed()[0].Place) != 8 {
+			t.Errorf("got %d commits: %+v", len(s.committed()), s.committed())
 		}
 		if n := value(t, l.metrics.decisions); n != 8 {
 			t.Errorf("the metrics count %v placements", n)
@@ -144,10 +157,7 @@ func TestConflictIsPlannedAgain(t *testing.T) {
 		s.apply("web", 1)
 		for {
 			synctest.Wait()
-			s.mu.Lock()
-			n := len(s.commits)
-			s.mu.Unlock()
-			if n > 0 {
+			if len(s.committed()) > 0 {
 				break
 			}
 			time.Sleep(time.Millisecond)
@@ -168,8 +178,8 @@ func TestFailureIsTriedAgain(t *testing.T) {
 		s.apply("web", 1)
 		settle()
 		settle()
-		if len(s.commits) != 1 {
-			t.Errorf("got %d commits", len(s.commits))
+		if len(s.committed()) != 1 {
+			t.Errorf("got %d commits", len(s.committed()))
 		}
 	})
 }
@@ -184,12 +194,12 @@ func TestLoopWakesByItself(t *testing.T) {
 		})
 		time.Sleep(400 * time.Millisecond)
 		synctest.Wait()
-		if len(s.commits) != 1 {
-			t.Fatalf("got %d commits before the back-off is over", len(s.commits))
+		if len(s.committed()) != 1 {
+			t.Fatalf("got %d commits before the back-off is over", len(s.committed()))
 		}
 		settle()
-		if len(s.commits) != 2 || s.commits[1].Place[0].ID != "web.0.2" {
-			t.Errorf("got %+v", s.commits)
+		if len(s.committed()) != 2 || s.committed()[1].Place[0].ID != "web.0.2" {
+			t.Errorf("got %+v", s.committed())
 		}
 	})
 }
@@ -199,13 +209,14 @@ func TestIdleLoopRests(t *testing.T) {
 	run(t, s, func(*Loop) {
 		s.apply("web", 9000) // more than fits
 		settle()
-		before := s.watches
+		before, _ := s.looked()
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if s.watches != before {
-			t.Errorf("the loop made %d plans in an idle hour", s.watches-before)
+		after, unplaced := s.looked()
+		if after != before {
+			t.Errorf("the loop made %d plans in an idle hour", after-before)
 		}
-		if s.in.Unplaced["web"] == "" {
+		if unplaced["web"] == "" {
 			t.Error("no reason for what has no room")
 		}
 	})
