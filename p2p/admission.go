@@ -62,11 +62,35 @@ type record struct {
 type admissions struct {
 	mu      sync.Mutex
 	records map[peer.ID]*record
+	failed  map[peer.ID]failure // of peers that may be disconnected already
 	events  chan PeerEvent
 }
 
+// failure is why a hello failed. It outlives the connection for a moment: the
+// one who dialled wants to know why there is none.
+type failure struct {
+	err error
+	at  time.Time
+}
+
+const (
+	rememberFailure = 2 * time.Second
+	maxFailures     = 1024
+)
+
 func newAdmissions() *admissions {
-	return &admissions{records: make(map[peer.ID]*record), events: make(chan PeerEvent, eventBuffer)}
+	return &admissions{
+		records: make(map[peer.ID]*record), failed: make(map[peer.ID]failure),
+		events: make(chan PeerEvent, eventBuffer),
+	}
+}
+
+// absence returns why p has no record. The caller holds mu.
+func (a *admissions) absence(p peer.ID) error {
+	if f, ok := a.failed[p]; ok && time.Since(f.at) < rememberFailure {
+		return f.err
+	}
+	return errNotConnected
 }
 
 // get returns the record of p, and makes one. The caller holds mu.
@@ -122,8 +146,9 @@ func (m *Mesh) waitAdmitted(ctx context.Context, p peer.ID) (api.Member, error) 
 		m.adm.mu.Lock()
 		r := m.adm.records[p]
 		if r == nil {
+			err := m.adm.absence(p)
 			m.adm.mu.Unlock()
-			return api.Member{}, errNotConnected
+			return api.Member{}, err
 		}
 		member, err, changed := r.member, r.err, r.changed
 		m.adm.mu.Unlock()
@@ -165,6 +190,7 @@ func (m *Mesh) admit(c network.Conn, member api.Member, cert, shown []byte) {
 		m.adm.emit(PeerEvent{ID: member.ID, Kind: PeerAdmitted, Member: member, At: now})
 	}
 	r.notify()
+	delete(m.adm.failed, p)
 	m.host.ConnManager().Protect(p, "member")
 }
 
@@ -173,10 +199,26 @@ func (m *Mesh) admit(c network.Conn, member api.Member, cert, shown []byte) {
 func (m *Mesh) fail(p peer.ID, err error) {
 	m.adm.mu.Lock()
 	defer m.adm.mu.Unlock()
-	if r := m.adm.records[p]; r != nil && r.member == nil {
+	r := m.adm.records[p]
+	if r != nil && r.member != nil {
+		return
+	}
+	if len(m.adm.failed) >= maxFailures {
+		clear(m.adm.failed)
+	}
+	if f, ok := m.adm.failed[p]; ok && denied(f.err) && !denied(err) && time.Since(f.at) < rememberFailure {
+		err = f.err // a refusal says more than the reset that follows it
+	}
+	m.adm.failed[p] = failure{err: err, at: time.Now()}
+	if r != nil {
 		r.err = err
 		r.notify()
 	}
+}
+
+func denied(err error) bool {
+	var refused *refusedError
+	return errors.As(err, &refused) || api.KindOf(err) == api.KindDenied
 }
 
 // forget drops the record of a peer that is no longer connected.
@@ -193,9 +235,7 @@ func (m *Mesh) forget(p peer.ID) {
 		return
 	}
 	delete(m.adm.records, p)
-	if r.member == nil {
-		r.err = errNotConnected
-	} else {
+	if r.member != nil {
 		reason := ReasonLost
 		if r.goodbye {
 			reason = ReasonGoodbye

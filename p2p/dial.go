@@ -67,11 +67,10 @@ func (m *Mesh) Dial(ctx context.Context, to api.NodeID, proto string) (Conn, err
 // unreachable turns the reason why a member could not be reached into an error
 // for people.
 func unreachable(to api.NodeID, err error) error {
-	var refused *refusedError
 	switch {
 	case api.KindOf(err) == api.KindDenied:
 		return err
-	case errors.As(err, &refused):
+	case denied(err):
 		return api.Errorf(api.KindDenied, "%w", err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return api.Errorf(api.KindUnavailable, "%s cannot be reached in time: %w", to, err)

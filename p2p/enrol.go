@@ -110,10 +110,8 @@ func (e *enrolServer) serve(s network.Stream, decide EnrolFunc) error {
 	reply, err := decide(ctx, req)
 	if err != nil {
 		e.m.metrics.enrolments.WithLabelValues(string(api.KindOf(err))).Inc()
-		if werr := writeFrame(s, maxEnrolFrame, refusal(err)); werr != nil {
-			return werr
-		}
-		return err
+		e.m.log.Info("enrolment refused", zap.Stringer("peer", p), zap.String("address", req.Address), zap.Error(err))
+		return writeFrame(s, maxEnrolFrame, refusal(err))
 	}
 	e.m.metrics.enrolments.WithLabelValues("enrolled").Inc()
 	return writeFrame(s, maxEnrolFrame, enrolAnswer{Reply: &reply})

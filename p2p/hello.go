@@ -21,6 +21,7 @@ const (
 	recheckEvery  = time.Minute
 	refreshPause  = 15 * time.Second // between two refreshes with one peer
 	goodbyeWithin = 300 * time.Millisecond
+	refusalLinger = 500 * time.Millisecond
 )
 
 // helloMessage is every message of the hello protocol:
@@ -51,6 +52,8 @@ func (m *Mesh) greet(c network.Conn) {
 		m.fail(p, err)
 	} else if _, err = m.waitAdmitted(ctx, p); err == nil {
 		return
+	} else if ctx.Err() == nil {
+		m.pause(refusalLinger) // or the refusal would be lost with the connection
 	}
 	m.waitEnrolment(c)
 	if _, ok := m.admitted(p); ok || m.ctx.Err() != nil || c.IsClosed() {
@@ -255,6 +258,16 @@ func (m *Mesh) goodbye() {
 		}
 		_ = st.Reset()
 	})
+}
+
+// pause waits, unless the mesh stops.
+func (m *Mesh) pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-m.ctx.Done():
+	}
 }
 
 func resetUnlessClosed(s network.Stream, err *error) {
