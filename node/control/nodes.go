@@ -141,6 +141,9 @@ func (s *Server) localise(reply any) {
 }
 
 func (s *Server) localiseNode(n *pb.NodeStatus) {
+	if n == nil {
+		return // the handler refused: there is no reply, only its type
+	}
 	id := api.NodeID(n.GetNode().GetId())
 	if id == s.cfg.Self.ID {
 		n.Path, n.RttMs = string(api.PathSelf), 0
