@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"crypto/ed25519"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -27,15 +26,7 @@ type anchor struct {
 	raft      *raftmeta.Anchor
 	authority *identity.Authority
 	scheduler *sched.Loop
-	pulses    *pulses
-	beats     chan beat
-}
-
-// beat is a heartbeat as it arrived.
-type beat struct {
-	node api.NodeID
-	heartbeat
-	at time.Time
+	watcher   *watcher
 }
 
 func (d *daemon) buildAnchor() error {
@@ -58,7 +49,7 @@ func (d *daemon) buildAnchor() error {
 	if err != nil {
 		return err
 	}
-	a := &anchor{daemon: d, raft: raft, authority: authority, pulses: newPulses(), beats: make(chan beat, 4096)}
+	a := &anchor{daemon: d, raft: raft, authority: authority, watcher: newWatcher()}
 	d.anchor = a
 	a.scheduler, err = sched.New(sched.Config{Source: scheduleSource{raft}, Log: d.log.Named("sched"), Metrics: d.registry})
 	if err != nil {
@@ -78,7 +69,7 @@ func (d *daemon) buildAnchor() error {
 // serve gives the API what only an anchor has.
 func (a *anchor) serve(cfg *control.Config) {
 	cfg.Anchor = a.raft
-	cfg.LastSeen = a.pulses.lastSeen
+	cfg.LastSeen = a.watcher.lastSeen
 	cfg.Invite = a.invite
 	cfg.Issue = func(csr []byte, to api.Member) ([]byte, error) {
 		if id, err := identity.CSRNode(csr); err != nil || id != to.ID {
@@ -102,29 +93,6 @@ func (a *anchor) contacts() []p2p.Contact {
 		}
 	}
 	return out
-}
-
-// listen hears the heartbeats of all nodes, whether this anchor leads or not,
-// so that a new leader knows who was silent before.
-func (a *anchor) listen(ctx context.Context) error {
-	cancel, err := a.daemon.mesh.Subscribe(api.TopicHeartbeat, func(from api.NodeID, data []byte) {
-		var h heartbeat
-		if json.Unmarshal(data, &h) != nil {
-			return
-		}
-		now := time.Now()
-		a.pulses.heard(from, now)
-		select {
-		case a.beats <- beat{from, h, now}:
-		default: // a burst beyond any cluster we plan for: the next beat is near
-		}
-	})
-	if err != nil {
-		return err
-	}
-	defer cancel()
-	<-ctx.Done()
-	return nil
 }
 
 // lead is what the leading anchor does, until ctx ends with its leadership.

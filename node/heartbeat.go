@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"encoding/json"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -43,42 +42,6 @@ func pulse(ctx context.Context, mesh publisher, incarnation uint64, log *zap.Log
 		send(ctx)
 		if retry.Sleep(ctx, retry.Jitter(heartbeatEvery)) != nil {
 			return nil
-		}
-	}
-}
-
-// pulses remembers, on an anchor, when each node was last heard.
-type pulses struct {
-	mu   sync.Mutex
-	last map[api.NodeID]time.Time
-}
-
-func newPulses() *pulses { return &pulses{last: make(map[api.NodeID]time.Time)} }
-
-func (p *pulses) heard(id api.NodeID, at time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.last[id] = at
-}
-
-// lastSeen returns the zero time for a node that was never heard.
-func (p *pulses) lastSeen(id api.NodeID) time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.last[id]
-}
-
-// keep forgets nodes that are gone, so that the map is bounded by the cluster.
-func (p *pulses) keep(nodes []api.Node) {
-	known := make(map[api.NodeID]bool, len(nodes))
-	for _, n := range nodes {
-		known[n.ID] = true
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for id := range p.last {
-		if !known[id] {
-			delete(p.last, id)
 		}
 	}
 }

@@ -109,6 +109,9 @@ func (s *syncer) session(ctx context.Context, anchor api.NodeID) (worked bool, e
 			tooLate.Stop()
 			worked = true
 			s.receive(v)
+			if n, ok := nodeOf(&v, s.self); ok && n.State == api.NodeDown {
+				last = nil // taken for dead while the stream lived: report again
+			}
 		case <-changed:
 			if retry.Sleep(ctx, settle) != nil {
 				return worked, failure(ctx, nil)

@@ -55,11 +55,12 @@ func (s *networkServer) ListPeers(context.Context, *pb.ListPeersRequest) (*pb.Li
 }
 
 // ServicesOf returns the services of a view with their endpoints: the replicas
-// whose process is there. One on a node that is out of sight is not ready.
+// whose process is there. One on a node that is silent, or dead, is not ready;
+// one in a house that the anchors cannot see may well be reachable from here.
 func ServicesOf(v api.ClusterView) []api.ServiceStatus {
 	visible := make(map[api.NodeID]bool)
 	for _, n := range v.Nodes {
-		visible[n.ID] = n.State == api.NodeReady || n.State == api.NodeDraining
+		visible[n.ID] = n.State == api.NodeReady || n.State == api.NodeDraining || n.State == api.NodeCutOff
 	}
 	byWorkload := make(map[string][]api.Endpoint)
 	for _, r := range v.Replicas {
