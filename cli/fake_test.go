@@ -8,7 +8,6 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -327,48 +326,6 @@ func (f *fakeNode) Logs(r *pb.LogsRequest, s grpc.ServerStreamingServer[pb.LogsR
 		}
 	}
 	return nil
-}
-
-// Exec knows three commands: "echo WORDS...", "cat" and "exit CODE".
-func (f *fakeNode) Exec(s grpc.BidiStreamingServer[pb.ExecRequest, pb.ExecResponse]) error {
-	first, err := s.Recv()
-	if err != nil {
-		return err
-	}
-	start := wire.ExecRequestFromPB(first.GetStart())
-	if err := refuse(start.Target); err != nil {
-		return err
-	}
-	if err := s.Send(&pb.ExecResponse{Message: &pb.ExecResponse_Started{Started: &pb.ExecStarted{Replica: "web.0.1", Node: "vps"}}}); err != nil {
-		return err
-	}
-	code := 0
-	switch start.Command[0] {
-	case "echo":
-		text := strings.Join(start.Command[1:], " ") + start.Env["SUFFIX"] + "\n"
-		err = s.Send(&pb.ExecResponse{Message: &pb.ExecResponse_Stdout{Stdout: []byte(text)}})
-	case "cat":
-		err = cat(s)
-	case "exit":
-		code, _ = strconv.Atoi(start.Command[1])
-		err = s.Send(&pb.ExecResponse{Message: &pb.ExecResponse_Stderr{Stderr: []byte("bye\n")}})
-	}
-	if err != nil {
-		return err
-	}
-	return s.Send(&pb.ExecResponse{Message: &pb.ExecResponse_Exit{Exit: &pb.ExecExit{Code: int32(code)}}})
-}
-
-func cat(s grpc.BidiStreamingServer[pb.ExecRequest, pb.ExecResponse]) error {
-	for {
-		r, err := s.Recv()
-		if err != nil || r.GetCloseStdin() {
-			return err
-		}
-		if err := s.Send(&pb.ExecResponse{Message: &pb.ExecResponse_Stdout{Stdout: r.GetStdin()}}); err != nil {
-			return err
-		}
-	}
 }
 
 func (f *fakeNode) ImportImage(s grpc.ClientStreamingServer[pb.ImportImageRequest, pb.ImportImageResponse]) error {

@@ -114,3 +114,8 @@ func ago(p *printer, t time.Time) string {
 	}
 	return fmt.Sprintf("%s (%s ago)", t.UTC().Format(time.RFC3339), age(p.now, t))
 }
+
+// joined lists the texts that are not empty.
+func joined(texts ...string) string {
+	return strings.Join(slices.DeleteFunc(texts, func(s string) bool { return s == "" }), ", ")
+}

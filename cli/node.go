@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -203,9 +202,9 @@ func nodeFields(p *printer, n api.NodeStatus) []field {
 		{"Zone", i.Zone},
 		{"Labels", pairsOf(nodeLabels(n))},
 		{"Taints", strings.Join(array(i.Taints, func(t api.Taint) string { return t.Key + "=" + t.Value + ":" + t.Effect }), ", ")},
-		{"System", strings.Join(slices.DeleteFunc([]string{i.OS + "/" + i.Arch, i.Kernel, i.Runtime}, func(s string) bool { return s == "" }), ", ")},
+		{"System", joined(strings.Trim(i.OS+"/"+i.Arch, "/"), i.Kernel, i.Runtime)},
 		{"Version", i.Version},
-		{"Path", strings.TrimSuffix(string(n.Path)+", "+milliseconds(n.RTT), ", "+none)},
+		{"Path", joined(string(n.Path), strings.Trim(milliseconds(n.RTT), none))},
 		{"NAT", string(i.NAT)},
 		{"Addresses", strings.Join(i.Addresses, ", ")},
 		{"Containers", n.Subnet},

@@ -45,11 +45,11 @@ func (t *terminal) size() *api.TerminalSize {
 // sizes tells of each new size until ctx ends.
 func (t *terminal) sizes(ctx context.Context) <-chan api.TerminalSize {
 	sizes := make(chan api.TerminalSize)
+	changed, stop := sizeChanges() // here, so that no change is missed
+	last := t.size()
 	go func() {
 		defer close(sizes)
-		changed, stop := sizeChanges()
 		defer stop()
-		last := t.size()
 		for {
 			select {
 			case <-ctx.Done():

@@ -92,8 +92,8 @@ func verdict(ctx context.Context, w api.WorkloadStatus) error {
 	case w.Name == "":
 		return context.DeadlineExceeded
 	case placed < w.Spec.Replicas:
-		return api.Errorf(api.KindUnplaced, "%d of %d replicas of %s found no node: %s",
-			w.Spec.Replicas-placed, w.Spec.Replicas, w.Name, or(w.Message, "no reason was given")).WithHint("%s", hint)
+		return api.Errorf(api.KindUnplaced, "%s has no place for %d of its %d replicas: %s",
+			w.Name, w.Spec.Replicas-placed, w.Spec.Replicas, or(w.Message, "no reason was given")).WithHint("%s", hint)
 	case w.State == api.WorkloadDegraded:
 		return api.Errorf(api.KindUnplaced, "%s is not healthy: %d of %d ready", w.Name, w.Ready, w.Spec.Replicas).WithHint("%s", hint)
 	}

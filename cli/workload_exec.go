@@ -51,8 +51,8 @@ func (a *app) runWorkloadExec(ctx context.Context, opts workloadExecOptions, c *
 			return err
 		}
 		defer terminal.restore()
-		request.Size = terminal.size()
 		streams.Resize = terminal.sizes(ctx)
+		request.Size = terminal.size()
 	}
 	code, err := c.Exec(ctx, request, streams)
 	if err != nil {

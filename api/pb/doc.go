@@ -4,7 +4,7 @@
 // neither protoc nor its plugins.
 //
 // Only api/wire turns messages into the nouns of package api and back; only
-// api/client and node/control speak to the services.
+// api/client and node speak to the services.
 package pb
 
 //go:generate ./generate.sh

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 )
 
 // Write replaces the file name below root with data, durably: the new content
@@ -34,6 +35,9 @@ func Write(root *os.Root, name string, data []byte, perm fs.FileMode) (err error
 	}
 	if err = root.Rename(tmp, name); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
+	}
+	if runtime.GOOS == "windows" {
+		return nil // directories cannot be synced there
 	}
 	dir, err := root.Open(filepath.Dir(name))
 	if err != nil {
