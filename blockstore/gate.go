@@ -162,13 +162,23 @@ func (g *gate) admit(p peer.ID, msg message.BitSwapMessage) (source, ok bool) {
 			continue
 		}
 		g.metrics.lies.Inc()
-		g.banned[p] = time.Now().Add(g.cfg.Quarantine)
-		g.drop(p)
-		g.cfg.Log.Warn("node sent a block that was not asked for, or with wrong content; not asking it for a while",
-			zap.String("peer", p.String()), zap.Duration("for", g.cfg.Quarantine))
+		g.ban(p)
 		return false, false
 	}
 	return len(g.users[p]) > 0, true
+}
+
+// ban shuts p out as a source; mu is held. More of what p had sent before it
+// was caught may follow.
+func (g *gate) ban(p peer.ID) {
+	now := time.Now()
+	if now.Before(g.banned[p]) {
+		return
+	}
+	g.banned[p] = now.Add(g.cfg.Quarantine)
+	g.drop(p)
+	g.cfg.Log.Warn("node sent a block that was not asked for, or with wrong content; not asking it for a while",
+		zap.String("peer", p.String()), zap.Duration("for", g.cfg.Quarantine))
 }
 
 // recent remembers the last n hashes. Answers to fetches that have ended arrive
