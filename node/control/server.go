@@ -66,6 +66,7 @@ type Config struct {
 	View     func() api.ClusterView     // the last one received
 	Status   func() api.Status          // of this node
 	LastSeen func(api.NodeID) time.Time // of a node's heartbeat, on the leader
+	Heard    func(api.NodeID)           // is told of every report, on the leader
 	Invite   func(api.Role) (identity.Token, error)
 	Issue    func(csr []byte, to api.Member) (certificate []byte, err error)
 	Explain  func(v state.View, target string) (api.Explanation, error)
