@@ -13,7 +13,9 @@ import (
 )
 
 // Conn is a connection whose writing side can be closed alone. *net.TCPConn and
-// the mesh's connections are such.
+// the mesh's connections are such. One that also has Reset() error is reset
+// when its flow breaks, so that the other end sees an error instead of an end;
+// without it a cut-off answer looks complete to clients that do not check.
 type Conn interface {
 	net.Conn
 	CloseWrite() error

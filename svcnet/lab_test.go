@@ -73,6 +73,10 @@ func runDevice(conf string) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	go func() { // the test holds the other end: it ends with the test, however that ends
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
 	flows, err := net.Listen("unix", filepath.Join(dc.Dir, string(dc.ID)+".flow"))
 	if err != nil {
 		return err
@@ -226,6 +230,11 @@ func (d *device) start(t testing.TB) {
 	}
 	d.proc = exec.Command(os.Args[0])
 	d.proc.Env = append(os.Environ(), deviceEnv+"="+string(conf))
+	hold, err := d.proc.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = hold.Close() })
 	var logs bytes.Buffer
 	d.proc.Stdout, d.proc.Stderr = &logs, &logs
 	if err := in(d.path(), d.proc.Start); err != nil {
@@ -425,6 +434,9 @@ func dial(path, network, addr string) (conn net.Conn, err error) {
 		conn, err = net.DialTimeout(network, addr, 5*time.Second)
 		return err
 	})
+	if err == nil { // so that a broken flow fails a test instead of holding it
+		err = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	}
 	return conn, err
 }
 

@@ -130,12 +130,12 @@ func TestRefusedByAllIsAReset(t *testing.T) {
 	w.endpoint(t, "web", "web.0.1", "a")
 	w.publish(t)
 	conn, err := dial(l.devices["a"].path(), "tcp4", "10.213.1.0:80")
-	if err != nil {
-		t.Fatal(err)
+	if err == nil { // the reset may be faster than the dial
+		defer conn.Close()
+		_, err = conn.Read(make([]byte, 1))
 	}
-	defer conn.Close()
-	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("read: %v, want a reset", err)
+	if !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("connection: %v, want a reset", err)
 	}
 	if _, err := dial(l.devices["a"].path(), "tcp4", "10.213.1.0:81"); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("port without a service: %v, want refused", err)

@@ -63,6 +63,11 @@ func newHost(t *testing.T) *host {
 	if err := h.neighbour.do(func() error { return address4(inside, "192.168.77.2/24") }); err != nil {
 		t.Fatal(err)
 	}
+	h.in(func() error {
+		return replaceRoute(netlink.Route{Dst: ipNet(netip.MustParsePrefix("0.0.0.0/0")), Gw: net.IPv4(192, 168, 77, 2)})
+	})
+	// As strict as distributions get: answers must use the way of the questions.
+	h.in(func() error { return sysctl("net/ipv4/conf/all/rp_filter", "1") })
 	h.restart()
 	t.Cleanup(func() { h.in(func() error { return h.plane.Teardown(context.Background()) }) })
 	h.set(Desired{Subnet: subnet})
@@ -173,6 +178,13 @@ func TestWhoReachesWhat(t *testing.T) {
 	h.listen(vip, "10.213.1.1:80")
 	// The neighbour has been taught a way to the containers and to the VIPs.
 	if err := h.neighbour.do(func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("169.254.169.254/32"))}); err != nil {
+			return err
+		}
 		for _, dst := range []netip.Prefix{vips, subnet} {
 			if err := replaceRoute(netlink.Route{Dst: ipNet(dst), Gw: net.IPv4(192, 168, 77, 1)}); err != nil {
 				return err
@@ -195,6 +207,7 @@ func TestWhoReachesWhat(t *testing.T) {
 		{"container", one, "10.214.7.1:80", ""},
 		{"container", one, "192.168.77.1:80", ""},
 		{"container", one, "169.254.169.254:80", ""},
+		{"host", h.ns, "169.254.169.254:80", "192.168.77.1"},
 		{"host", h.ns, "10.213.1.1:80", "10.214.7.1"},
 		{"host", h.ns, second.IP.String() + ":80", "10.214.7.1"},
 		{"neighbour", h.neighbour, "10.213.1.1:80", ""},
