@@ -154,7 +154,7 @@ func TestPowerAndCables(t *testing.T) {
 	if err := pi.Boot(ctx); err != nil {
 		t.Fatal(err)
 	}
-	got := output(t, pi, "sh", "-c", "hostname; cat "+DataDir+"/file; ls /run; ip -o link | grep -c gone || true; ps ax | grep -c '[s]leep 1000' || true")
+	got := output(t, pi, "sh", "-c", "hostname; cat "+DataDir+"/file; ls /run; ip -o link | grep -c gone || true; busybox ps | grep -c '[s]leep 1000' || true")
 	if want := "pi\nkept\nresolv.conf\n0\n0\n"; got != want {
 		t.Errorf("after the boot: %q, want %q", got, want)
 	}
@@ -205,7 +205,7 @@ func TestCommands(t *testing.T) {
 		t.Errorf("a command that takes too long gives %v", err)
 	}
 	await(t, "the command to be ended", func() bool {
-		return output(t, vps, "sh", "-c", "ps ax | grep -c '[s]leep 1234' || true") == "0\n"
+		return output(t, vps, "sh", "-c", "busybox ps | grep -c '[s]leep 1234' || true") == "0\n"
 	})
 }
 

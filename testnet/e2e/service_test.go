@@ -124,7 +124,7 @@ func TestHomeGoesOnWithoutItsAnchor(t *testing.T) {
 // killReplica kills the web server's process, as a crash would.
 func killReplica(t *testing.T, d *testnet.Device) {
 	t.Helper()
-	_, err := d.Output(t.Context(), "sh", "-c", "kill -9 $(busybox pgrep -f 'httpd -f -p 8080')")
+	_, err := d.Output(t.Context(), "sh", "-c", "kill -9 $(busybox pidof httpd)")
 	must(t, err)
 }
 
@@ -132,7 +132,7 @@ func killReplica(t *testing.T, d *testnet.Device) {
 func awaitLocal(t *testing.T, d *testnet.Device) {
 	t.Helper()
 	await(t, "a replica to run on "+d.Name, func(ctx context.Context) error {
-		_, err := d.Output(ctx, "busybox", "pgrep", "-f", "httpd -f -p 8080")
+		_, err := d.Output(ctx, "busybox", "pidof", "httpd")
 		return err
 	})
 }
@@ -180,7 +180,7 @@ func TestDaemonComesAndGoes(t *testing.T) {
 
 func pgrep(t *testing.T, d *testnet.Device) string {
 	t.Helper()
-	out, err := d.Output(t.Context(), "busybox", "pgrep", "-f", "httpd -f -p 8080")
+	out, err := d.Output(t.Context(), "busybox", "pidof", "httpd")
 	must(t, err)
 	return strings.TrimSpace(out)
 }
