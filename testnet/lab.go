@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -30,11 +29,11 @@ const tearDown = 30 * time.Second
 
 // Options of Up. Every field has a default.
 type Options struct {
-	Name     string    // of the lab, part of every namespace's name; default random
-	Binary   string    // cloudless; needed by Device.Start and Device.Cloudless only
-	Dir      string    // disks and logs; default a new temporary directory, removed by Close
-	Out      io.Writer // where progress is told, default nowhere
-	Detached bool      // outlives this process, for use by hand; end it with Down
+	Name     string // of the lab, part of every namespace's name; default random
+	Binary   string // cloudless; needed by Device.Start and Device.Cloudless only
+	Dir      string // disks and logs; default a new temporary directory, removed by Close
+	Keep     bool   // go on with the disks that an earlier lab left in Dir; default refuse
+	Detached bool   // outlives this process, for use by hand; end it with Down
 }
 
 // Lab is a running topology.
@@ -48,7 +47,6 @@ type Lab struct {
 	life    *os.File // every init holds the other end
 	lifeIn  *os.File
 	tempDir bool
-	out     io.Writer
 }
 
 // record is a lab as it is written to runDir.
@@ -79,8 +77,8 @@ func Up(ctx context.Context, t Topology, o Options) (_ *Lab, err error) {
 	if err != nil {
 		return nil, err
 	}
-	lab := &Lab{ID: o.Name, Dir: o.Dir, out: o.Out}
-	if err := lab.claim(t, o); err != nil {
+	lab := &Lab{ID: o.Name, Dir: o.Dir}
+	if err := lab.reserve(); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -88,6 +86,9 @@ func Up(ctx context.Context, t Topology, o Options) (_ *Lab, err error) {
 			err = errors.Join(err, lab.Close())
 		}
 	}()
+	if err := lab.claim(t, o); err != nil {
+		return nil, err
+	}
 	if err := buildInternet(ctx, lab.ID); err != nil {
 		return nil, err
 	}
@@ -108,8 +109,8 @@ func Up(ctx context.Context, t Topology, o Options) (_ *Lab, err error) {
 	return lab, g.Wait()
 }
 
-// claim makes the lab's directories and writes its record.
-func (l *Lab) claim(t Topology, o Options) (err error) {
+// reserve takes the lab's name.
+func (l *Lab) reserve() error {
 	run := filepath.Join(runDir, l.ID)
 	if err := os.MkdirAll(runDir, 0o700); err != nil {
 		return fmt.Errorf("build lab: %w", err)
@@ -120,6 +121,11 @@ func (l *Lab) claim(t Topology, o Options) (err error) {
 		}
 		return fmt.Errorf("build lab: %w", err)
 	}
+	return nil
+}
+
+// claim checks and makes the lab's directory and writes its record.
+func (l *Lab) claim(t Topology, o Options) (err error) {
 	if l.Dir == "" {
 		if l.Dir, err = os.MkdirTemp("", "cloudless-lab-"); err != nil {
 			return fmt.Errorf("build lab: %w", err)
@@ -128,6 +134,9 @@ func (l *Lab) claim(t Topology, o Options) (err error) {
 	}
 	if l.Dir, err = filepath.Abs(l.Dir); err != nil {
 		return fmt.Errorf("build lab: %w", err)
+	}
+	if left, _ := os.ReadDir(l.Dir); len(left) > 0 && !o.Keep {
+		return fmt.Errorf("build lab: %s is not empty, and may hold the disks of an earlier lab: remove it, or go on with them", l.Dir)
 	}
 	if o.Binary != "" {
 		if l.Binary, err = filepath.Abs(o.Binary); err != nil {
@@ -149,7 +158,7 @@ func (l *Lab) claim(t Topology, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(run, "lab.json"), b, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(runDir, l.ID, "lab.json"), b, 0o600); err != nil {
 		return fmt.Errorf("build lab: %w", err)
 	}
 	return nil
@@ -282,6 +291,17 @@ func Down(ctx context.Context, name string) error {
 		return fmt.Errorf("take lab %s down: %w", name, err)
 	}
 	return nil
+}
+
+// Wipe removes the disks and logs of a lab that has been taken down, and its
+// directory when nothing else is in it.
+func (l *Lab) Wipe() error {
+	var errs []error
+	for _, d := range l.devices {
+		errs = append(errs, os.RemoveAll(d.Dir))
+	}
+	_ = os.Remove(l.Dir) // not when somebody put something there
+	return errors.Join(errs...)
 }
 
 // List returns the names of the labs on this machine.

@@ -21,7 +21,7 @@ import (
 
 const usage = `lab builds a small internet on this machine and runs cloudless in it.
 
-  lab up [-name lab] [-dir build/lab] [-binary bin/cloudless]
+  lab up [-dir DIR] [-keep] [-binary FILE]
                                 one VPS, home-a (two devices, ordinary NAT),
                                 home-b (one device, symmetric NAT), a laptop
   lab status                    devices, addresses, power
@@ -30,7 +30,8 @@ const usage = `lab builds a small internet on this machine and runs cloudless in
   lab log DEVICE                the daemon's output
   lab cut|heal DEVICE|HOME      packets disappear, or flow again
   lab kill|boot DEVICE          pull the plug, or power on with the same disk
-  lab down                      remove everything
+  lab down [-keep]              remove everything; -keep leaves disks and logs,
+                                and "lab up -keep" goes on with them
 
 Several labs live side by side; $LAB names the one that is meant (default "lab").
 `
@@ -70,7 +71,7 @@ func dispatch(ctx context.Context, args []string, out io.Writer) error {
 	case "up":
 		return up(ctx, args, out)
 	case "down":
-		return testnet.Down(ctx, labName())
+		return down(ctx, args)
 	case "help", "-h", "--help":
 		fmt.Fprint(out, usage)
 		return nil
@@ -135,23 +136,42 @@ func root() string { return os.Getenv("CLOUDLESS_ROOT") }
 
 func up(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("lab up", flag.ContinueOnError)
-	name := flags.String("name", labName(), "name of the lab")
+	name := labName()
+	keep := flags.Bool("keep", false, "go on with the disks of an earlier lab")
 	dir := flags.String("dir", "", "where disks and logs go (default build/NAME)")
 	binary := flags.String("binary", filepath.Join(root(), "bin/cloudless"), "the cloudless binary")
 	if err := flags.Parse(args); err != nil {
 		return errUsage
 	}
 	if *dir == "" {
-		*dir = filepath.Join(root(), "build", *name)
+		*dir = filepath.Join(root(), "build", name)
 	}
 	if _, err := os.Stat(*binary); errors.Is(err, os.ErrNotExist) {
 		*binary = "" // the lab is useful for other things too; start will complain
 	}
-	lab, err := testnet.Up(ctx, testnet.Homes(), testnet.Options{Name: *name, Dir: *dir, Binary: *binary, Detached: true})
+	lab, err := testnet.Up(ctx, testnet.Homes(), testnet.Options{
+		Name: name, Dir: *dir, Keep: *keep, Binary: *binary, Detached: true,
+	})
 	if err != nil {
 		return err
 	}
 	return status(ctx, lab, out)
+}
+
+func down(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("lab down", flag.ContinueOnError)
+	keep := flags.Bool("keep", false, "leave disks and logs")
+	if err := flags.Parse(args); err != nil {
+		return errUsage
+	}
+	lab, err := testnet.Open(labName())
+	if err != nil { // an unfinished lab, or none
+		return testnet.Down(ctx, labName())
+	}
+	if err := testnet.Down(ctx, lab.ID); err != nil || *keep {
+		return err
+	}
+	return lab.Wipe()
 }
 
 func status(ctx context.Context, lab *testnet.Lab, out io.Writer) error {
