@@ -10,7 +10,6 @@ import (
 
 	"github.com/cloudless-project/cloudless/api"
 	"github.com/cloudless-project/cloudless/internal/buildinfo"
-	"github.com/cloudless-project/cloudless/p2p"
 )
 
 // DefaultSocket is where the control API listens unless told otherwise.
@@ -27,7 +26,7 @@ type Config struct {
 	Zone          string
 	Labels        map[string]string
 	Taints        []api.Taint
-	Listen        []string // multiaddrs, default p2p.DefaultListen
+	Listen        []string // multiaddrs, default those of the mesh
 	Announce      []string // multiaddrs told to others beside those found out
 	Public        string   // auto, yes or no
 	Anchor        string   // auto, always or never
@@ -77,9 +76,6 @@ func (c *Config) complete() error {
 	}
 	if c.CgroupParent == "" {
 		c.CgroupParent = "/cloudless"
-	}
-	if len(c.Listen) == 0 {
-		c.Listen = p2p.DefaultListen()
 	}
 	for flag, addrs := range map[string][]string{"--listen": c.Listen, "--announce": c.Announce} {
 		for _, a := range addrs {

@@ -90,6 +90,16 @@ func (m *images) complete(ctx context.Context, ref, digest string) (bool, error)
 	return img.Complete && (digest == "" || img.Target.Digest == digest), nil
 }
 
+// holdersOf lists the nodes that have a blob, as far as this node knows.
+func holdersOf(v api.ClusterView, digest string) []api.NodeID {
+	for _, img := range v.Images {
+		if slices.ContainsFunc(img.Blobs, func(b api.Blob) bool { return b.Digest == digest }) {
+			return img.Holders
+		}
+	}
+	return nil
+}
+
 // hold serves an image's blobs and remembers it across restarts.
 func (m *images) hold(img api.Image) error {
 	img.Holders = nil

@@ -83,9 +83,10 @@ func (w *worker) buildImages() error {
 			m, ok := d.mesh.Admitted(id)
 			return ok && m.Has(api.RoleNode)
 		},
-		Rank:    func(id api.NodeID) int { path, _ := d.mesh.Path(id); return pathRank(path) },
-		Log:     d.log.Named("blocks"),
-		Metrics: d.registry,
+		Providers: func(digest string) []api.NodeID { return holdersOf(d.views.current(), digest) },
+		Rank:      func(id api.NodeID) int { path, _ := d.mesh.Path(id); return pathRank(path) },
+		Log:       d.log.Named("blocks"),
+		Metrics:   d.registry,
 	})
 	if err != nil {
 		return err

@@ -99,3 +99,10 @@ func TestUnknownConnectionsAreDenied(t *testing.T) {
 		t.Errorf("no identity: %v", err)
 	}
 }
+
+func TestPanicOfAHandlerIsAnError(t *testing.T) {
+	err := contain(func() error { panic("nil map") })
+	if api.KindOf(err) != api.KindInternal {
+		t.Errorf("got %v, want an internal error", err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -181,10 +182,34 @@ func caller(ctx context.Context) *Caller {
 // unary authorises a call and answers it where it belongs.
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	start := time.Now()
-	reply, err := s.answer(ctx, req, info.FullMethod, handler)
+	var reply any
+	err := contain(func() (err error) {
+		reply, err = s.answer(ctx, req, info.FullMethod, handler)
+		return err
+	})
 	s.observe(info.FullMethod, start, err)
 	return reply, wire.ErrorToStatus(err)
 }
+
+// contain turns a panic into an error: a fault in one handler must not end a
+// daemon that carries everybody's traffic.
+func contain(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = api.Errorf(api.KindInternal, "a fault in this node: %v", p)
+			err = &panicError{err, debug.Stack()}
+		}
+	}()
+	return f()
+}
+
+// panicError carries the stack to the log.
+type panicError struct {
+	error
+	stack []byte
+}
+
+func (e *panicError) Unwrap() error { return e.error }
 
 func (s *Server) answer(ctx context.Context, req any, method string, handler grpc.UnaryHandler) (any, error) {
 	c, r, err := authorise(ctx, method)
@@ -211,7 +236,7 @@ func (s *Server) answer(ctx context.Context, req any, method string, handler grp
 // stream is unary's twin for streams.
 func (s *Server) stream(srv any, in grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	start := time.Now()
-	err := s.answerStream(srv, in, info.FullMethod, handler)
+	err := contain(func() error { return s.answerStream(srv, in, info.FullMethod, handler) })
 	s.observe(info.FullMethod, start, err)
 	return wire.ErrorToStatus(err)
 }
@@ -266,7 +291,12 @@ func (s *Server) observe(method string, start time.Time, err error) {
 	s.calls.WithLabelValues(name, kind).Inc()
 	s.seconds.WithLabelValues(name).Observe(time.Since(start).Seconds())
 	if api.KindOf(err) == api.KindInternal && !errors.Is(err, context.Canceled) {
-		s.cfg.Log.Warn("API call failed", zap.String("method", method), zap.Error(err))
+		fields := []zap.Field{zap.String("method", method), zap.Error(err)}
+		var p *panicError
+		if errors.As(err, &p) {
+			fields = append(fields, zap.ByteString("stack", p.stack))
+		}
+		s.cfg.Log.Warn("API call failed", fields...)
 	}
 }
 
