@@ -2,6 +2,7 @@ package raftmeta
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 )
 
 // segmentSize is what the log preallocates at a time.
@@ -25,6 +27,7 @@ const segmentSize = 8 << 20
 // power cut, but never runs ahead of it.
 type journal struct {
 	*wal.WAL
+	meta *metadb.BoltMetaDB // of WAL, which does not close it
 
 	mu   sync.Mutex
 	mark *os.File
@@ -32,7 +35,7 @@ type journal struct {
 }
 
 func openJournal(dir *directory, logger hclog.Logger) (_ *journal, err error) {
-	j := &journal{}
+	j := &journal{meta: &metadb.BoltMetaDB{}}
 	if j.mark, err = dir.root.OpenFile(markFile, os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return nil, dir.explain(markFile, err)
 	}
@@ -40,7 +43,8 @@ func openJournal(dir *directory, logger hclog.Logger) (_ *journal, err error) {
 	if err := j.readMark(); err != nil {
 		return nil, dir.damaged(markFile, "%w", err)
 	}
-	if j.WAL, err = openWAL(filepath.Join(dir.path, walDir), logger); err != nil {
+	defer closeOnError(&err, j.meta.Close)
+	if j.WAL, err = openWAL(filepath.Join(dir.path, walDir), j.meta, logger); err != nil {
 		if explained := dir.explain(walDir, err); !isPlain(explained) {
 			return nil, explained
 		}
@@ -51,14 +55,14 @@ func openJournal(dir *directory, logger hclog.Logger) (_ *journal, err error) {
 
 // openWAL opens the log and survives what damaged files can do to the code
 // that maps them into memory.
-func openWAL(dir string, logger hclog.Logger) (w *wal.WAL, err error) {
+func openWAL(dir string, meta *metadb.BoltMetaDB, logger hclog.Logger) (w *wal.WAL, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
 			w, err = nil, fmt.Errorf("opening it failed badly: %v", p)
 		}
 	}()
-	return wal.Open(dir, wal.WithSegmentSize(segmentSize), wal.WithLogger(logger))
+	return wal.Open(dir, wal.WithMetaStore(meta), wal.WithSegmentSize(segmentSize), wal.WithLogger(logger))
 }
 
 // StoreLog implements raft.LogStore.
@@ -88,11 +92,7 @@ func (j *journal) DeleteRange(first, last uint64) error {
 
 // Close closes the log.
 func (j *journal) Close() error {
-	err := j.WAL.Close()
-	if cerr := j.mark.Close(); err == nil {
-		err = cerr
-	}
-	return err
+	return errors.Join(j.WAL.Close(), j.meta.Close(), j.mark.Close())
 }
 
 const markSize = 8 + 4

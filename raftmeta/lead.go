@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
@@ -14,6 +15,7 @@ type reign struct {
 	ctx   context.Context
 	end   context.CancelFunc
 	ready chan struct{} // closed when the state has caught up with earlier leaders
+	term  uint64        // Raft's; valid once ready is closed
 }
 
 // leadership is the current reign, nil while this node does not lead, and a
@@ -116,12 +118,18 @@ func (a *Anchor) watchLeadership() {
 	}
 }
 
+// catchUpPause is between two barriers, when one failed although this node
+// still leads.
+const catchUpPause = 100 * time.Millisecond
+
 // catchUp waits until everything before the reign has been applied here.
 func (a *Anchor) catchUp(r *reign) {
 	for r.ctx.Err() == nil {
+		term := a.raft.CurrentTerm()
 		err := a.raft.Barrier(0).Error()
-		if err == nil {
-			a.cfg.Log.Info("this anchor leads", zap.Uint64("term", a.raft.CurrentTerm()))
+		if err == nil && a.raft.CurrentTerm() == term {
+			a.cfg.Log.Info("this anchor leads", zap.Uint64("term", term))
+			r.term = term
 			close(r.ready)
 			return
 		}
@@ -129,5 +137,9 @@ func (a *Anchor) catchUp(r *reign) {
 			return // watchLeadership hears of it too
 		}
 		a.cfg.Log.Warn("catching up with earlier leaders failed", zap.Error(err))
+		select {
+		case <-time.After(catchUpPause):
+		case <-r.ctx.Done():
+		}
 	}
 }

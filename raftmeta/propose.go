@@ -51,18 +51,38 @@ func (a *Anchor) Propose(ctx context.Context, cmds ...state.Command) (state.Resu
 // this node led after the call began, and its state includes every change
 // that was acknowledged before.
 func (a *Anchor) VerifyLeader(ctx context.Context) error {
-	reign, _ := a.leadership.current()
-	if reign == nil {
-		return a.notLeader(nil)
+	r, err := a.reigning(ctx)
+	if err != nil {
+		return err
 	}
-	select {
-	case <-reign.ready:
-	case <-reign.ctx.Done():
-		return a.notLeader(nil)
-	case <-ctx.Done():
-		return timedOut(ctx, "confirm the leader")
+	if err := a.await(ctx, a.raft.VerifyLeader()); err != nil {
+		return err
 	}
-	return a.await(ctx, a.raft.VerifyLeader())
+	if a.raft.CurrentTerm() != r.term {
+		return a.notLeader(nil) // or a new reign that may not have caught up
+	}
+	return nil
+}
+
+// reigning returns the current reign once it is ready.
+func (a *Anchor) reigning(ctx context.Context) (*reign, error) {
+	for a.IsLeader() {
+		r, changed := a.leadership.current()
+		var ready <-chan struct{}
+		if r != nil {
+			ready = r.ready
+		}
+		select {
+		case <-ready:
+			return r, nil
+		case <-changed: // raft knew earlier that this node was elected
+		case <-a.closing.Done():
+			return nil, a.notLeader(nil)
+		case <-ctx.Done():
+			return nil, timedOut(ctx, "confirm the leader")
+		}
+	}
+	return nil, a.notLeader(nil)
 }
 
 // await waits for a future, but not longer than ctx.

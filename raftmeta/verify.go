@@ -3,10 +3,9 @@ package raftmeta
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/raft"
@@ -17,7 +16,7 @@ import (
 // verify reads everything on disk once, before raft does: raft would panic on
 // a damaged entry, and go back to an older snapshot without a word.
 func verify(dir *directory, j *journal, snapshots raft.SnapshotStore) error {
-	covered, err := verifySnapshot(dir, snapshots)
+	covered, err := verifySnapshots(dir, snapshots)
 	if err != nil {
 		return err
 	}
@@ -58,34 +57,27 @@ func verifyEntry(j *journal, index uint64) error {
 	return err
 }
 
-// verifySnapshot returns the index that the newest snapshot covers, 0 when
-// there is none.
-func verifySnapshot(dir *directory, snapshots raft.SnapshotStore) (uint64, error) {
+// verifySnapshots reads every snapshot and returns the highest index that one
+// covers, 0 when there is none.
+func verifySnapshots(dir *directory, snapshots raft.SnapshotStore) (covered uint64, err error) {
 	names, err := dir.names(snapshotDir)
 	if err != nil {
 		return 0, dir.explain(snapshotDir, err)
 	}
-	names = slices.DeleteFunc(names, func(n string) bool { return strings.HasSuffix(n, ".tmp") }) // of a crash; raft removes them
-	good, err := snapshots.List()
-	if err != nil {
-		return 0, dir.explain(snapshotDir, err)
+	for _, name := range names {
+		if strings.HasSuffix(name, ".tmp") {
+			continue // of a crash; raft removes it
+		}
+		meta, r, err := snapshots.Open(name) // compares the checksum
+		if err != nil {
+			return 0, dir.damaged(filepath.Join(snapshotDir, name), "%w", err)
+		}
+		covered = max(covered, meta.Index)
+		if err := r.Close(); err != nil {
+			return 0, dir.explain(snapshotDir, err)
+		}
 	}
-	if len(names) == 0 {
-		return 0, nil
-	}
-	if len(good) < min(len(names), snapshotsKept) {
-		return 0, dir.damaged(snapshotDir, "of %d snapshots only %d have a readable description", len(names), len(good))
-	}
-	newest := good[0]
-	meta, r, err := snapshots.Open(newest.ID)
-	if err != nil {
-		return 0, dir.damaged(filepath.Join(snapshotDir, newest.ID), "%w", err)
-	}
-	defer r.Close()
-	if n, err := io.Copy(io.Discard, r); err != nil || n != meta.Size {
-		return 0, dir.damaged(filepath.Join(snapshotDir, newest.ID), "%d of %d bytes can be read", n, meta.Size)
-	}
-	return newest.Index, nil
+	return covered, nil
 }
 
 // names lists a subdirectory, sorted.
@@ -110,8 +102,8 @@ func (d *directory) segment(index uint64) string {
 	}
 	found := walDir
 	for _, name := range names {
-		var first uint64
-		if _, err := fmt.Sscanf(name, "%020d-", &first); err == nil && strings.HasSuffix(name, ".wal") && first <= index {
+		base, _, _ := strings.Cut(name, "-")
+		if first, err := strconv.ParseUint(base, 10, 64); err == nil && first <= index {
 			found = filepath.Join(walDir, name)
 		}
 	}
