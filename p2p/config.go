@@ -20,15 +20,6 @@ const (
 	PublicNo   = "no"   // never relay for others
 )
 
-// DefaultListen are the addresses a daemon listens on: one port for both
-// transports and both families.
-func DefaultListen() []string {
-	return []string{
-		"/ip4/0.0.0.0/tcp/4717", "/ip4/0.0.0.0/udp/4717/quic-v1",
-		"/ip6/::/tcp/4717", "/ip6/::/udp/4717/quic-v1",
-	}
-}
-
 // DefaultExclude are the cluster's own ranges (virtual IPs, containers). Every
 // node has addresses in them, which mean another machine, or itself, to others.
 func DefaultExclude() []netip.Prefix {
@@ -54,7 +45,7 @@ type Config struct {
 	Cluster   string    // cluster ID; names the mDNS service
 	Contacts  []Contact // known at the start: from the enrolment, or from the last view
 
-	Listen   []string       // multiaddrs; default DefaultListen
+	Listen   []string       // multiaddrs; default: DefaultListen, with a UDP port of its own unless Public is yes
 	Announce []string       // multiaddrs told to others beside the detected ones
 	Exclude  []netip.Prefix // addresses never told and never dialled; nil means DefaultExclude
 	Public   string         // PublicAuto (default), PublicYes or PublicNo
@@ -95,11 +86,11 @@ func (c Config) withDefaults() (Config, error) {
 	default:
 		return c, api.Invalid("public", "%q is not auto, yes or no", c.Public)
 	}
-	if len(c.Listen) == 0 {
-		c.Listen = DefaultListen()
-	}
-	if c.Client {
+	switch {
+	case c.Client:
 		c.Listen, c.Public, c.NoLAN, c.NoPortMap = nil, PublicNo, true, true
+	case len(c.Listen) == 0:
+		c.Listen = defaultListen(c.Key, c.Public)
 	}
 	if c.Exclude == nil {
 		c.Exclude = DefaultExclude()

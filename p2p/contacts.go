@@ -81,6 +81,13 @@ func (c *contacts) has(p peer.ID) bool {
 	return ok
 }
 
+// important reports whether p is an anchor or a relay.
+func (c *contacts) important(p peer.ID) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.byID[p].relay || c.byID[p].anchor
+}
+
 func (c *contacts) addrs(p peer.ID) []multiaddr.Multiaddr {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

@@ -2,7 +2,6 @@ package p2p
 
 import (
 	"context"
-	"net/netip"
 	"slices"
 
 	"github.com/libp2p/go-libp2p/core/control"
@@ -27,17 +26,16 @@ const (
 // gater refuses connections with revoked peers and with keys of another kind.
 // Strangers must pass: AutoNAT dials back from a fresh identity. They are dealt
 // with by the gated handlers and by greet.
-type gater struct {
-	admission Admission
-	exclude   []netip.Prefix
-}
+type gater struct{ m *Mesh }
 
-func (g *gater) revoked(p peer.ID) bool { return g.admission.Revoked(api.NodeID(p.String())) }
+func (g *gater) revoked(p peer.ID) bool {
+	return g.m.cfg.Admission.Revoked(api.NodeID(p.String()))
+}
 
 func (g *gater) InterceptPeerDial(p peer.ID) bool { return isEd25519(p) && !g.revoked(p) }
 
-func (g *gater) InterceptAddrDial(_ peer.ID, a multiaddr.Multiaddr) bool {
-	return !excluded(a, g.exclude)
+func (g *gater) InterceptAddrDial(p peer.ID, a multiaddr.Multiaddr) bool {
+	return !excluded(a, g.m.cfg.Exclude) && g.m.worthDialling(p, a)
 }
 
 func (g *gater) InterceptAccept(network.ConnMultiaddrs) bool { return true }

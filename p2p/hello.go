@@ -52,8 +52,11 @@ func (m *Mesh) greet(c network.Conn) {
 		m.fail(p, err)
 	} else if _, err = m.waitAdmitted(ctx, p); err == nil {
 		return
-	} else if ctx.Err() == nil {
-		m.pause(refusalLinger) // or the refusal would be lost with the connection
+	} else {
+		// Closed at once, the connection would take the refusal with it. The
+		// other side closes when it has read it.
+		<-ctx.Done()
+		m.pause(refusalLinger)
 	}
 	m.waitEnrolment(c)
 	if _, ok := m.admitted(p); ok || m.ctx.Err() != nil || c.IsClosed() {

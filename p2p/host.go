@@ -50,17 +50,13 @@ type basicHost interface {
 // newHost starts the libp2p host. Relaying, hole punching and AutoRelay are not
 // among its options: they are put on top of the gated host instead, so that
 // strangers do not reach them (relay.go, punch.go).
-func newHost(cfg Config, gater *gater, counter *metrics.BandwidthCounter) (basicHost, error) {
+func newHost(cfg Config, gater *gater, counter *metrics.BandwidthCounter, told addrsFilter) (basicHost, error) {
 	observers()
 	key, err := crypto.UnmarshalEd25519PrivateKey(cfg.Key)
 	if err != nil {
 		return nil, fmt.Errorf("read key: %w", err)
 	}
 	listen, err := parseAddrs("listen", cfg.Listen)
-	if err != nil {
-		return nil, err
-	}
-	announce, err := parseAddrs("announce", cfg.Announce)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +82,7 @@ func newHost(cfg Config, gater *gater, counter *metrics.BandwidthCounter) (basic
 		libp2p.BandwidthReporter(counter),
 		libp2p.DialRanker(ranker(cfg.Public == PublicYes)),
 		libp2p.WithDialTimeout(dialTimeout),
-		libp2p.AddrsFactory(addrsFactory(cfg, announce)),
+		libp2p.AddrsFactory(told),
 		libp2p.Ping(false),
 		libp2p.DisableRelay(),
 		libp2p.DisableMetrics(),
@@ -121,12 +117,18 @@ func reachabilityOptions(cfg Config) []libp2p.Option {
 	return opts
 }
 
-// addrsFactory decides which addresses others are told.
-func addrsFactory(cfg Config, announce []multiaddr.Multiaddr) func([]multiaddr.Multiaddr) []multiaddr.Multiaddr {
+// addrsFilter decides which addresses others are told.
+type addrsFilter = func([]multiaddr.Multiaddr) []multiaddr.Multiaddr
+
+func newAddrsFilter(cfg Config) (addrsFilter, error) {
+	announce, err := parseAddrs("announce", cfg.Announce)
+	if err != nil {
+		return nil, err
+	}
 	return func(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
 		out := slices.DeleteFunc(slices.Clone(addrs), func(a multiaddr.Multiaddr) bool { return excluded(a, cfg.Exclude) })
 		return multiaddr.Unique(append(out, announce...))
-	}
+	}, nil
 }
 
 // newUpgrader builds the upgrader of relayed connections: the same TLS and
@@ -158,9 +160,9 @@ func ranker(public bool) network.DialRanker {
 				direct = append(direct, a)
 			}
 		}
-		out := preferTCP(private, lanDelay, 0)
+		out := preferTCP(private, tcpLead, 0)
 		if public {
-			out = append(out, preferTCP(direct, wanDelay, 0)...)
+			out = append(out, preferTCP(direct, tcpLead, 0)...)
 		} else {
 			out = append(out, swarm.DefaultDialRanker(direct)...)
 		}
@@ -173,8 +175,7 @@ func ranker(public bool) network.DialRanker {
 }
 
 const (
-	lanDelay   = 50 * time.Millisecond  // head start of TCP over QUIC on a LAN
-	wanDelay   = 250 * time.Millisecond // and elsewhere (RFC 8305)
+	tcpLead    = 250 * time.Millisecond // head start of TCP over QUIC where TCP is preferred (RFC 8305)
 	relayDelay = 500 * time.Millisecond // head start of direct addresses
 )
 

@@ -96,8 +96,7 @@ func (l *lan) found(ctx context.Context, info peer.AddrInfo, tried map[peer.ID]t
 		clear(tried)
 	}
 	tried[info.ID] = time.Now()
-	addrs := l.m.tell(info.Addrs)
-	l.m.host.Peerstore().AddAddrs(info.ID, addrs[:min(len(addrs), maxContactAddrs)], contactTTL)
+	l.m.host.Peerstore().AddAddrs(info.ID, info.Addrs[:min(len(info.Addrs), maxContactAddrs)], contactTTL)
 	l.m.spawn(func() {
 		ctx, cancel := context.WithTimeout(ctx, directTimeout+time.Second)
 		defer cancel()

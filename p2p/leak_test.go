@@ -1,12 +1,16 @@
 package p2p
 
-import "go.uber.org/goleak"
+import (
+	"testing"
 
-// leaksOfLibp2p are the goroutines that libp2p and its dependencies start once
-// per process, or leave behind when a host closes.
-func leaksOfLibp2p() []goleak.Option {
-	return []goleak.Option{
+	"go.uber.org/goleak"
+)
+
+// TestMain fails when a mesh leaves goroutines behind, other than the meter
+// that libp2p starts once per process.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
 		goleak.IgnoreTopFunction("github.com/libp2p/go-flow-metrics.(*sweeper).runActive"),
 		goleak.IgnoreTopFunction("github.com/libp2p/go-flow-metrics.(*sweeper).run"),
-	}
+	)
 }

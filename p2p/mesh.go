@@ -3,7 +3,6 @@ package p2p
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -31,6 +30,7 @@ type Mesh struct {
 	counter *metrics.BandwidthCounter
 	host    basicHost
 	gated   *gatedHost
+	told    addrsFilter
 
 	adm      *admissions
 	contacts *contacts
@@ -38,6 +38,7 @@ type Mesh struct {
 	topics   *topics
 	enrol    *enrolServer
 	reach    reach
+	subnets  subnets
 
 	autorelay *autorelay.AutoRelay
 	puncher   *holepunch.Service
@@ -67,9 +68,12 @@ func New(cfg Config) (*Mesh, error) {
 		cfg: cfg, log: cfg.Log, metrics: newMetrics(), counter: metrics.NewBandwidthCounter(),
 		adm: newAdmissions(), claimed: make(map[protocol.ID]bool), reach: reach{nat: api.NATUnknown},
 	}
+	if m.told, err = newAddrsFilter(cfg); err != nil {
+		return nil, fmt.Errorf("make mesh: %w", err)
+	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
-	gater := &gater{admission: cfg.Admission, exclude: cfg.Exclude}
-	if m.host, err = newHost(cfg, gater, m.counter); err != nil {
+	gater := &gater{m}
+	if m.host, err = newHost(cfg, gater, m.counter, m.told); err != nil {
 		m.cancel()
 		return nil, fmt.Errorf("make mesh: %w", err)
 	}
@@ -218,7 +222,9 @@ func (m *Mesh) connected(_ network.Network, c network.Conn) {
 
 func (m *Mesh) disconnected(_ network.Network, c network.Conn) {
 	m.forget(c.RemotePeer())
-	m.keeper.wake()
+	if m.contacts.has(c.RemotePeer()) {
+		m.keeper.wake()
+	}
 }
 
 // ID returns this device's PeerID.
@@ -227,11 +233,6 @@ func (m *Mesh) ID() api.NodeID { return api.NodeID(m.host.ID().String()) }
 // Host returns the libp2p host for protocols built on it, such as bitswap. Its
 // handlers and streams are for admitted members only.
 func (m *Mesh) Host() host.Host { return m.gated }
-
-// tell returns the addresses that may be told to others.
-func (m *Mesh) tell(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
-	return slices.DeleteFunc(slices.Clone(addrs), func(a multiaddr.Multiaddr) bool { return excluded(a, m.cfg.Exclude) })
-}
 
 // claim reserves a protocol; two parts must not serve the same.
 func (m *Mesh) claim(id protocol.ID) bool {

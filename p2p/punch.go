@@ -45,7 +45,7 @@ func (m *Mesh) usePunching() error {
 // publicAddrs are the addresses that others may punch to, among them those
 // that peers have observed.
 func (m *Mesh) publicAddrs() []multiaddr.Multiaddr {
-	return slices.DeleteFunc(m.host.AllAddrs(), func(a multiaddr.Multiaddr) bool { return !manet.IsPublicAddr(a) })
+	return slices.DeleteFunc(m.told(m.host.AllAddrs()), func(a multiaddr.Multiaddr) bool { return !manet.IsPublicAddr(a) })
 }
 
 // punch tries to get from a relayed connection to a direct one. Both sides dial

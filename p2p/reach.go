@@ -44,7 +44,7 @@ func (m *Mesh) Addrs() []string {
 	m.reach.mu.Lock()
 	circuits := slices.Clone(m.reach.circuits)
 	m.reach.mu.Unlock()
-	addrs := append(m.tell(m.host.AllAddrs()), circuits...)
+	addrs := append(m.told(m.host.AllAddrs()), circuits...)
 	out := make([]string, 0, len(addrs))
 	for _, a := range addrs {
 		if ip, ok := firstIP(a); ok && (ip.IsLoopback() || ip.IsLinkLocalUnicast()) && !m.loopbackOnly() {
