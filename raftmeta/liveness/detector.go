@@ -77,7 +77,8 @@ func (d *Detector) Heard(node api.NodeID, heartbeat bool, now time.Time) {
 	if !t.goodbye.IsZero() && now.Sub(t.goodbye) < lastWords {
 		return
 	}
-	if spacing := now.Sub(t.last); heartbeat && spacing > 0 && spacing < d.cfg.Ceiling {
+	// A silence that was long enough for a verdict was an outage, not jitter.
+	if spacing := now.Sub(t.last); heartbeat && spacing > 0 && spacing < d.downAfter(t) {
 		deviation := (spacing - t.mean).Abs()
 		t.deviation += (deviation - t.deviation) / 4
 		t.mean += (spacing - t.mean) / 8

@@ -154,6 +154,26 @@ func TestIsolatedJudgeDeclaresNobodyDead(t *testing.T) {
 	}
 }
 
+func TestRebootTeachesNoPatience(t *testing.T) {
+	w := homes(t)
+	for range 3 {
+		w.dark["desk"] = true
+		w.run(7 * time.Second)
+		w.want(map[api.NodeID]api.NodeState{"desk": api.NodeDown})
+		w.dark["desk"] = false
+		for i := range w.nodes {
+			if w.nodes[i].ID == "desk" {
+				w.nodes[i].State = api.NodeReady // it reported
+			}
+		}
+		w.detector.Heard("desk", false, w.now)
+		w.run(2 * time.Second)
+	}
+	w.dark["desk"] = true
+	w.run(3 * time.Second)
+	w.want(map[api.NodeID]api.NodeState{"desk": api.NodeDown})
+}
+
 func TestGoodbyeIsAPause(t *testing.T) {
 	w := homes(t)
 	w.dark["pi"] = true
