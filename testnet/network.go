@@ -21,7 +21,7 @@ func buildInternet(ctx context.Context, id string) error {
 	}
 	return ipBatch(ctx, ns,
 		"link set lo up",
-		"link add br0 type bridge",
+		"link add br0 address 06:c1:00:00:00:00 type bridge",
 		fmt.Sprintf("addr add %s/%d dev br0", internetGateway, internetPrefix.Bits()),
 		"link set br0 up",
 	)
@@ -51,7 +51,9 @@ func (m machine) build(ctx context.Context) error {
 	}
 	if m.router {
 		lines = append(lines,
-			"link add br0 type bridge",
+			// Of its own: a bridge without takes the address of one of its ports,
+			// and another one when that device reboots.
+			fmt.Sprintf("link add br0 address %s type bridge", strings.Replace(m.mac, "02:", "06:", 1)),
 			fmt.Sprintf("addr add %s dev br0", m.lan),
 			"link set br0 up",
 		)
