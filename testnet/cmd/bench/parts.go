@@ -143,7 +143,11 @@ func (b *bench) failover(ctx context.Context) error {
 	if _, err := b.vps.AwaitReplicas(ctx, patient, "web", 4); err != nil {
 		return err
 	}
-	if _, err := b.vps.Cloudless(ctx, "workload", "scale", "web", "2"); err != nil {
+	// Replicas that are still stopping would keep the nodes that are to take over.
+	if err := b.remove(ctx, "web"); err != nil {
+		return err
+	}
+	if err := b.vps.Apply(ctx, testnet.WebManifest("web", 2)); err != nil {
 		return err
 	}
 	var samples []time.Duration
