@@ -179,7 +179,7 @@ func (c RemoveNode) apply(t *tx) (any, error) {
 	if n == nil {
 		return nil, notFound("node", string(c.ID))
 	}
-	if n.Voter {
+	if n.HoldsState() {
 		return nil, api.Errorf(api.KindConflict, "node %s is an anchor", n.Inventory.Name).
 			WithHint("first: cloudless anchor remove %s", n.Inventory.Name)
 	}
