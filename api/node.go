@@ -107,19 +107,21 @@ type Inventory struct {
 
 // Node is a device of the cluster as the authoritative state knows it.
 type Node struct {
-	ID          NodeID            `json:"id"`
-	Inventory   Inventory         `json:"inventory"`
-	Labels      map[string]string `json:"labels,omitempty"` // set by operators, win over Inventory.Labels
-	State       NodeState         `json:"state"`
-	Cordoned    bool              `json:"cordoned"`
-	Voter       bool              `json:"voter"`            // an anchor
-	Subnet      string            `json:"subnet,omitempty"` // of its containers, CIDR
-	CertSerial  string            `json:"cert_serial,omitempty"`
-	JoinedAt    time.Time         `json:"joined_at"`
-	StateSince  time.Time         `json:"state_since"`
-	StateReason string            `json:"state_reason,omitempty"`
-	Incarnation uint64            `json:"incarnation"` // of the daemon that last reported
-	Version     uint64            `json:"version"`     // Raft index of the last change
+	ID           NodeID            `json:"id"`
+	Inventory    Inventory         `json:"inventory"`
+	Labels       map[string]string `json:"labels,omitempty"` // set by operators, win over Inventory.Labels
+	State        NodeState         `json:"state"`
+	Cordoned     bool              `json:"cordoned"`
+	Anchor       bool              `json:"anchor"`                  // holds a copy of the state, or is about to
+	Voter        bool              `json:"voter"`                   // an anchor with a vote
+	AnchorPolicy AnchorPolicy      `json:"anchor_policy,omitempty"` // set by operators, wins over Inventory.Anchor
+	Subnet       string            `json:"subnet,omitempty"`        // of its containers, CIDR
+	CertSerial   string            `json:"cert_serial,omitempty"`
+	JoinedAt     time.Time         `json:"joined_at"`
+	StateSince   time.Time         `json:"state_since"`
+	StateReason  string            `json:"state_reason,omitempty"`
+	Incarnation  uint64            `json:"incarnation"` // of the daemon that last reported
+	Version      uint64            `json:"version"`     // Raft index of the last change
 }
 
 // Label returns the node's value for key; "zone", "region", "arch", "os" and

@@ -29,4 +29,8 @@ type Cluster struct {
 	CA        []byte    `json:"ca"` // DER certificate
 	CreatedAt time.Time `json:"created_at"`
 	Version   uint64    `json:"version"`
+	// Epoch tells the anchors that count from those that a restored backup has put
+	// out of office: the highest counts. It is 0 until the first restore, and then
+	// the time of the last one in Unix seconds.
+	Epoch uint64 `json:"epoch,omitempty"`
 }

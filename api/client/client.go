@@ -45,6 +45,7 @@ type Client struct {
 	events    pb.EventServiceClient
 	system    pb.SystemServiceClient
 	sync      pb.SyncServiceClient
+	anchors   pb.AnchorServiceClient
 }
 
 type dialOutcome struct{ err error }
@@ -75,6 +76,7 @@ func Dial(opts Options) (*Client, error) {
 	c.events = pb.NewEventServiceClient(conn)
 	c.system = pb.NewSystemServiceClient(conn)
 	c.sync = pb.NewSyncServiceClient(conn)
+	c.anchors = pb.NewAnchorServiceClient(conn)
 	return c, nil
 }
 

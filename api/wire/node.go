@@ -84,38 +84,42 @@ func InventoryFromPB(p *pb.Inventory) api.Inventory {
 // NodeToPB converts the record of a node.
 func NodeToPB(n api.Node) *pb.Node {
 	return &pb.Node{
-		Id:          string(n.ID),
-		Inventory:   InventoryToPB(n.Inventory),
-		Labels:      n.Labels,
-		State:       string(n.State),
-		Cordoned:    n.Cordoned,
-		Voter:       n.Voter,
-		Subnet:      n.Subnet,
-		CertSerial:  n.CertSerial,
-		JoinedAt:    timeToPB(n.JoinedAt),
-		StateSince:  timeToPB(n.StateSince),
-		StateReason: n.StateReason,
-		Incarnation: n.Incarnation,
-		Version:     n.Version,
+		Id:           string(n.ID),
+		Inventory:    InventoryToPB(n.Inventory),
+		Labels:       n.Labels,
+		State:        string(n.State),
+		Cordoned:     n.Cordoned,
+		Voter:        n.Voter,
+		Anchor:       n.Anchor,
+		AnchorPolicy: string(n.AnchorPolicy),
+		Subnet:       n.Subnet,
+		CertSerial:   n.CertSerial,
+		JoinedAt:     timeToPB(n.JoinedAt),
+		StateSince:   timeToPB(n.StateSince),
+		StateReason:  n.StateReason,
+		Incarnation:  n.Incarnation,
+		Version:      n.Version,
 	}
 }
 
 // NodeFromPB converts the record of a node.
 func NodeFromPB(p *pb.Node) api.Node {
 	return api.Node{
-		ID:          api.NodeID(p.GetId()),
-		Inventory:   InventoryFromPB(p.GetInventory()),
-		Labels:      p.GetLabels(),
-		State:       api.NodeState(p.GetState()),
-		Cordoned:    p.GetCordoned(),
-		Voter:       p.GetVoter(),
-		Subnet:      p.GetSubnet(),
-		CertSerial:  p.GetCertSerial(),
-		JoinedAt:    timeFromPB(p.GetJoinedAt()),
-		StateSince:  timeFromPB(p.GetStateSince()),
-		StateReason: p.GetStateReason(),
-		Incarnation: p.GetIncarnation(),
-		Version:     p.GetVersion(),
+		ID:           api.NodeID(p.GetId()),
+		Inventory:    InventoryFromPB(p.GetInventory()),
+		Labels:       p.GetLabels(),
+		State:        api.NodeState(p.GetState()),
+		Cordoned:     p.GetCordoned(),
+		Voter:        p.GetVoter(),
+		Anchor:       p.GetAnchor(),
+		AnchorPolicy: api.AnchorPolicy(p.GetAnchorPolicy()),
+		Subnet:       p.GetSubnet(),
+		CertSerial:   p.GetCertSerial(),
+		JoinedAt:     timeFromPB(p.GetJoinedAt()),
+		StateSince:   timeFromPB(p.GetStateSince()),
+		StateReason:  p.GetStateReason(),
+		Incarnation:  p.GetIncarnation(),
+		Version:      p.GetVersion(),
 	}
 }
 

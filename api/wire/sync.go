@@ -7,7 +7,7 @@ import (
 
 // ClusterToPB converts the record of the cluster.
 func ClusterToPB(c api.Cluster) *pb.Cluster {
-	return &pb.Cluster{Id: c.ID, Name: c.Name, Ca: c.CA, CreatedAt: timeToPB(c.CreatedAt), Version: c.Version}
+	return &pb.Cluster{Id: c.ID, Name: c.Name, Ca: c.CA, CreatedAt: timeToPB(c.CreatedAt), Version: c.Version, Epoch: c.Epoch}
 }
 
 // ClusterFromPB converts the record of the cluster.
@@ -18,6 +18,7 @@ func ClusterFromPB(p *pb.Cluster) api.Cluster {
 		CA:        p.GetCa(),
 		CreatedAt: timeFromPB(p.GetCreatedAt()),
 		Version:   p.GetVersion(),
+		Epoch:     p.GetEpoch(),
 	}
 }
 

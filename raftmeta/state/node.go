@@ -191,10 +191,11 @@ func (c RemoveNode) apply(t *tx) (any, error) {
 	return nil, nil
 }
 
-// SetVoter notes whether a node is an anchor.
+// SetVoter notes whether a node is an anchor with a vote.
 type SetVoter struct {
 	ID    api.NodeID `json:"id"`
 	Voter bool       `json:"voter"`
+	Now   time.Time  `json:"now,omitzero"` // zero records no event
 }
 
 func (c SetVoter) apply(t *tx) (any, error) {
@@ -208,6 +209,13 @@ func (c SetVoter) apply(t *tx) (any, error) {
 	n := *old
 	n.Voter, n.Version = c.Voter, t.index
 	nodes.put(t, &n)
+	switch {
+	case c.Now.IsZero():
+	case n.Voter:
+		t.nodeEvent(api.CodeAnchorVotes, c.Now, "AnchorVotes", &n, "anchor %s has a vote", n.Inventory.Name)
+	default:
+		t.nodeEvent(api.CodeAnchorVotes, c.Now, "AnchorVotesNot", &n, "anchor %s has no vote any more", n.Inventory.Name)
+	}
 	return n, nil
 }
 

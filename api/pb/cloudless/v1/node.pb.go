@@ -332,14 +332,16 @@ type Node struct {
 	Labels        map[string]string      `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // set by operators, win over the inventory's
 	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`                                                                             // joining, ready, suspect, cut_off, down, draining, cordoned or removed
 	Cordoned      bool                   `protobuf:"varint,5,opt,name=cordoned,proto3" json:"cordoned,omitempty"`
-	Voter         bool                   `protobuf:"varint,6,opt,name=voter,proto3" json:"voter,omitempty"`  // an anchor
+	Voter         bool                   `protobuf:"varint,6,opt,name=voter,proto3" json:"voter,omitempty"`  // an anchor with a vote
 	Subnet        string                 `protobuf:"bytes,7,opt,name=subnet,proto3" json:"subnet,omitempty"` // of its containers, CIDR
 	CertSerial    string                 `protobuf:"bytes,8,opt,name=cert_serial,json=certSerial,proto3" json:"cert_serial,omitempty"`
 	JoinedAt      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=joined_at,json=joinedAt,proto3" json:"joined_at,omitempty"`
 	StateSince    *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=state_since,json=stateSince,proto3" json:"state_since,omitempty"`
 	StateReason   string                 `protobuf:"bytes,11,opt,name=state_reason,json=stateReason,proto3" json:"state_reason,omitempty"`
-	Incarnation   uint64                 `protobuf:"varint,12,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the daemon that last reported
-	Version       uint64                 `protobuf:"varint,13,opt,name=version,proto3" json:"version,omitempty"`         // Raft index of the last change
+	Incarnation   uint64                 `protobuf:"varint,12,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                      // of the daemon that last reported
+	Version       uint64                 `protobuf:"varint,13,opt,name=version,proto3" json:"version,omitempty"`                              // Raft index of the last change
+	Anchor        bool                   `protobuf:"varint,14,opt,name=anchor,proto3" json:"anchor,omitempty"`                                // holds a copy of the state, or is about to
+	AnchorPolicy  string                 `protobuf:"bytes,15,opt,name=anchor_policy,json=anchorPolicy,proto3" json:"anchor_policy,omitempty"` // set by operators: always, never or "" for what the node says
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -465,11 +467,25 @@ func (x *Node) GetVersion() uint64 {
 	return 0
 }
 
+func (x *Node) GetAnchor() bool {
+	if x != nil {
+		return x.Anchor
+	}
+	return false
+}
+
+func (x *Node) GetAnchorPolicy() string {
+	if x != nil {
+		return x.AnchorPolicy
+	}
+	return ""
+}
+
 // NodeStatus is a node plus what only the answering peer knows.
 type NodeStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	Roles         []string               `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"` // anchor, leader, relay, worker, gateway
+	Roles         []string               `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"` // anchor, standby, leader, relay, worker, gateway
 	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`   // self, lan, direct, relayed or none
 	RttMs         float64                `protobuf:"fixed64,4,opt,name=rtt_ms,json=rttMs,proto3" json:"rtt_ms,omitempty"`
 	Allocated     *Resources             `protobuf:"bytes,5,opt,name=allocated,proto3" json:"allocated,omitempty"`
@@ -962,7 +978,7 @@ const file_cloudless_v1_node_proto_rawDesc = "" +
 	"\x03nat\x18\x11 \x01(\tR\x03nat\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x96\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd3\x04\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x125\n" +
 	"\tinventory\x18\x02 \x01(\v2\x17.cloudless.v1.InventoryR\tinventory\x126\n" +
@@ -979,7 +995,9 @@ const file_cloudless_v1_node_proto_rawDesc = "" +
 	"stateSince\x12!\n" +
 	"\fstate_reason\x18\v \x01(\tR\vstateReason\x12 \n" +
 	"\vincarnation\x18\f \x01(\x04R\vincarnation\x12\x18\n" +
-	"\aversion\x18\r \x01(\x04R\aversion\x1a9\n" +
+	"\aversion\x18\r \x01(\x04R\aversion\x12\x16\n" +
+	"\x06anchor\x18\x0e \x01(\bR\x06anchor\x12#\n" +
+	"\ranchor_policy\x18\x0f \x01(\tR\fanchorPolicy\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe5\x01\n" +

@@ -29,6 +29,7 @@ type Cluster struct {
 	Ca            []byte                 `protobuf:"bytes,3,opt,name=ca,proto3" json:"ca,omitempty"` // DER certificate
 	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	Version       uint64                 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"` // grows with every restored backup
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -94,6 +95,13 @@ func (x *Cluster) GetCreatedAt() *timestamppb.Timestamp {
 func (x *Cluster) GetVersion() uint64 {
 	if x != nil {
 		return x.Version
+	}
+	return 0
+}
+
+func (x *Cluster) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
 	}
 	return 0
 }
@@ -615,14 +623,15 @@ var File_cloudless_v1_sync_proto protoreflect.FileDescriptor
 
 const file_cloudless_v1_sync_proto_rawDesc = "" +
 	"\n" +
-	"\x17cloudless/v1/sync.proto\x12\fcloudless.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18cloudless/v1/image.proto\x1a\x1acloudless/v1/network.proto\x1a\x17cloudless/v1/node.proto\x1a\x1acloudless/v1/replica.proto\"\x92\x01\n" +
+	"\x17cloudless/v1/sync.proto\x12\fcloudless.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18cloudless/v1/image.proto\x1a\x1acloudless/v1/network.proto\x1a\x17cloudless/v1/node.proto\x1a\x1acloudless/v1/replica.proto\"\xa8\x01\n" +
 	"\aCluster\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02ca\x18\x03 \x01(\fR\x02ca\x129\n" +
 	"\n" +
 	"created_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\x04R\aversion\"`\n" +
+	"\aversion\x18\x05 \x01(\x04R\aversion\x12\x14\n" +
+	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\"`\n" +
 	"\n" +
 	"Revocation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +

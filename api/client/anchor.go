@@ -1,0 +1,60 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/cloudless-project/cloudless/api"
+	pb "github.com/cloudless-project/cloudless/api/pb/cloudless/v1"
+	"github.com/cloudless-project/cloudless/api/wire"
+)
+
+// Anchors returns every node that is an anchor, or about to be one, by name.
+func (c *Client) Anchors(ctx context.Context) ([]api.AnchorStatus, error) {
+	r, err := c.anchors.ListAnchors(ctx, &pb.ListAnchorsRequest{})
+	if err != nil {
+		return nil, err
+	}
+	return all(r.GetAnchors(), wire.AnchorFromPB), nil
+}
+
+// SetAnchorPolicy decides whether a node, given its name or ID, becomes or
+// stays an anchor, and returns which node that is.
+func (c *Client) SetAnchorPolicy(ctx context.Context, node string, policy api.AnchorPolicy) (id api.NodeID, name string, err error) {
+	r, err := c.anchors.SetAnchorPolicy(ctx, &pb.SetAnchorPolicyRequest{Node: node, Policy: string(policy)})
+	if err != nil {
+		return "", "", err
+	}
+	return api.NodeID(r.GetId()), r.GetName(), nil
+}
+
+// TransferLeadership makes another voter, given its name or ID, the leader.
+func (c *Client) TransferLeadership(ctx context.Context, node string) (id api.NodeID, name string, err error) {
+	r, err := c.anchors.TransferLeadership(ctx, &pb.TransferLeadershipRequest{Node: node})
+	if err != nil {
+		return "", "", err
+	}
+	return api.NodeID(r.GetId()), r.GetName(), nil
+}
+
+// Backup writes a backup of the cluster to w, sealed with key (32 bytes), which
+// the caller made from a passphrase or a key file and salt.
+func (c *Client) Backup(ctx context.Context, key, salt []byte, w io.Writer) error {
+	stream, err := c.anchors.Backup(ctx, &pb.BackupRequest{Key: key, Salt: salt})
+	if err != nil {
+		return err
+	}
+	for {
+		msg, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(msg.GetData()); err != nil {
+			return api.Errorf(api.KindInternal, "write the backup: %w", err)
+		}
+	}
+}
