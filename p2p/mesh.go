@@ -39,6 +39,7 @@ type Mesh struct {
 	enrol    *enrolServer
 	reach    reach
 	subnets  subnets
+	askers   askers
 
 	autorelay *autorelay.AutoRelay
 	puncher   *holepunch.Service
@@ -143,6 +144,9 @@ func (m *Mesh) Run(ctx context.Context) error {
 	defer stop()
 	run, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if m.autorelay != nil {
+		m.autorelay.Start()
+	}
 	var jobs sync.WaitGroup
 	var failed error
 	var once sync.Once
@@ -187,6 +191,10 @@ func (m *Mesh) close() {
 	m.cancel()
 	m.stopMu.Unlock()
 	if m.autorelay != nil {
+		// Its loop can start the relay finder while the finder is being
+		// stopped. When the first Close returns the loop has ended, and the
+		// second one stops what it has started.
+		_ = m.autorelay.Close()
 		_ = m.autorelay.Close()
 	}
 	if m.puncher != nil {

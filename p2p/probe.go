@@ -70,15 +70,22 @@ func (m *Mesh) observeRTT(id api.NodeID, rtt time.Duration) {
 	})
 }
 
-// serveProbe echoes.
+// serveProbe echoes, or answers one question about another member.
 func (m *Mesh) serveProbe() {
 	m.claim(api.ProtoProbe)
-	m.host.SetStreamHandler(protocol.ID(api.ProtoProbe), m.guard(api.ProtoProbe, nil, func(s network.Stream, _ api.Member) {
+	m.host.SetStreamHandler(protocol.ID(api.ProtoProbe), m.guard(api.ProtoProbe, nil, func(s network.Stream, asker api.Member) {
 		defer s.Close()
 		_ = s.SetDeadline(time.Now().Add(probeServing))
 		var b [probeSize]byte
 		for {
 			if _, err := io.ReadFull(s, b[:]); err != nil {
+				return
+			}
+			if b == askMagic {
+				if err := m.answerAsk(s, asker); err != nil {
+					m.log.Debug("a question was not answered", zap.String("peer", string(asker.ID)), zap.Error(err))
+					_ = s.ResetWithError(codeBusy)
+				}
 				return
 			}
 			if _, err := s.Write(b[:]); err != nil {

@@ -106,10 +106,9 @@ func (m *Mesh) useRelays(gater *gater) error {
 		autorelay.WithMinInterval(relayAsk),
 	)
 	if err != nil {
-		return fmt.Errorf("start AutoRelay: %w", err)
+		return fmt.Errorf("make AutoRelay: %w", err)
 	}
-	m.autorelay.Start()
-	return nil
+	return nil // Run starts it: one that is closed while it starts leaks
 }
 
 // dialOnly adds the relay transport without listening on it.
