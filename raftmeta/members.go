@@ -51,3 +51,11 @@ func (a *Anchor) RemoveServer(ctx context.Context, id api.NodeID) error {
 func (a *Anchor) Transfer(ctx context.Context, to api.NodeID) error {
 	return a.await(ctx, a.raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to)))
 }
+
+// Demote takes a voter's vote and leaves it the log. Leader only.
+func (a *Anchor) Demote(ctx context.Context, id api.NodeID) error {
+	return a.await(ctx, a.raft.DemoteVoter(raft.ServerID(id), 0, memberTimeout))
+}
+
+// Applied returns the index of the last entry in this node's state.
+func (a *Anchor) Applied() uint64 { return a.raft.AppliedIndex() }
