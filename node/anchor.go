@@ -70,7 +70,7 @@ func (d *daemon) buildAnchor() error {
 func (a *anchor) serve(cfg *control.Config) {
 	cfg.Anchor = a.raft
 	cfg.LastSeen = a.watcher.lastSeen
-	cfg.Heard = func(id api.NodeID) { a.watcher.heard(id, false) }
+	cfg.Heard = func(id api.NodeID) { a.watcher.heard(id) }
 	cfg.Invite = a.invite
 	cfg.Issue = func(csr []byte, to api.Member) ([]byte, error) {
 		if id, err := identity.CSRNode(csr); err != nil || id != to.ID {

@@ -3,16 +3,13 @@ package node
 import (
 	"context"
 	"encoding/json"
-	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/cloudless-project/cloudless/api"
 	"github.com/cloudless-project/cloudless/internal/retry"
+	"github.com/cloudless-project/cloudless/raftmeta/liveness"
 )
-
-// heartbeatEvery is how often a node says that it lives, in a small mesh.
-const heartbeatEvery = 500 * time.Millisecond
 
 // heartbeat is what a node publishes; who sent it is known from the message.
 type heartbeat struct {
@@ -25,8 +22,9 @@ type publisher interface {
 	Publish(ctx context.Context, topic string, data []byte) error
 }
 
-// pulse publishes this node's heartbeats until ctx ends.
-func pulse(ctx context.Context, mesh publisher, incarnation uint64, log *zap.Logger) error {
+// pulse publishes this node's heartbeats until ctx ends, at a pace that suits
+// the size of the cluster.
+func pulse(ctx context.Context, mesh publisher, incarnation uint64, nodes func() int, log *zap.Logger) error {
 	beat := heartbeat{Incarnation: incarnation}
 	send := func(ctx context.Context) {
 		beat.Seq++
@@ -40,7 +38,7 @@ func pulse(ctx context.Context, mesh publisher, incarnation uint64, log *zap.Log
 	}
 	for {
 		send(ctx)
-		if retry.Sleep(ctx, retry.Jitter(heartbeatEvery)) != nil {
+		if retry.Sleep(ctx, retry.Jitter(liveness.HeartbeatInterval(nodes()))) != nil {
 			return nil
 		}
 	}

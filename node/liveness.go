@@ -15,10 +15,8 @@ import (
 )
 
 const (
-	judgeEvery  = 100 * time.Millisecond
-	askTimeout  = time.Second
-	maxAsking   = 64 // suspects that are asked directly at one time
-	askInterval = 300 * time.Millisecond
+	judgeEvery   = 100 * time.Millisecond
+	measureEvery = 5 * time.Second
 )
 
 // watcher hears the nodes on every anchor, whether it leads or not, so that a
@@ -27,14 +25,14 @@ type watcher struct {
 	mu       sync.Mutex
 	detector *liveness.Detector
 	last     map[api.NodeID]time.Time // heartbeat
-	asked    map[api.NodeID]time.Time
+	born     map[api.NodeID]uint64    // incarnation of the daemon
 }
 
 func newWatcher() *watcher {
 	return &watcher{
-		detector: liveness.New(liveness.Config{Interval: heartbeatEvery}),
+		detector: liveness.New(liveness.Config{}),
 		last:     make(map[api.NodeID]time.Time),
-		asked:    make(map[api.NodeID]time.Time),
+		born:     make(map[api.NodeID]uint64),
 	}
 }
 
@@ -45,12 +43,46 @@ func (w *watcher) lastSeen(id api.NodeID) time.Time {
 	return w.last[id]
 }
 
-func (w *watcher) heard(id api.NodeID, heartbeat bool) {
+func (w *watcher) heard(id api.NodeID) {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.detector.Heard(id, heartbeat, now)
+	w.detector.Heard(id, false, now)
 	w.last[id] = now
+}
+
+func (w *watcher) beat(id api.NodeID, h heartbeat) {
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if before := w.born[id]; h.Incarnation > before {
+		if before != 0 {
+			w.detector.Restarted(id, now)
+		}
+		w.born[id] = h.Incarnation
+	}
+	w.detector.Heard(id, true, now)
+	w.last[id] = now
+}
+
+// testify notes the answer of a witness.
+func (w *watcher) testify(r liveness.WitnessReport) {
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.detector.Witness(r, now)
+}
+
+// measured notes the round trips to the peers.
+func (w *watcher) measured(peers []api.Peer) {
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range peers {
+		if _, node := w.last[p.ID]; node {
+			w.detector.Measured(p.ID, time.Duration(p.RTT*float64(time.Millisecond)), now)
+		}
+	}
 }
 
 // transport notes what the mesh saw of a peer.
@@ -70,25 +102,17 @@ func (w *watcher) transport(e p2p.PeerEvent) {
 	}
 }
 
-// judge returns the verdicts that differ from the record, and the suspects
-// that should be asked directly now.
-func (w *watcher) judge(nodes []api.Node, self api.NodeID) (verdicts []liveness.Transition, ask []api.NodeID) {
+// judge returns the verdicts that differ from the record, and the silent nodes
+// that should be asked about now.
+func (w *watcher) judge(nodes []api.Node, self api.NodeID) ([]liveness.Transition, []liveness.Ask) {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	verdicts = w.detector.Step(nodes, self, now)
 	if len(w.last) > len(nodes) {
 		clear(w.last) // of nodes that are gone; the others are heard again at once
+		clear(w.born)
 	}
-	for _, n := range nodes {
-		if n.State != api.NodeSuspect {
-			delete(w.asked, n.ID)
-		} else if now.Sub(w.asked[n.ID]) >= askInterval && len(ask) < maxAsking {
-			w.asked[n.ID] = now
-			ask = append(ask, n.ID)
-		}
-	}
-	return verdicts, ask
+	return w.detector.Step(nodes, self, now)
 }
 
 // listen feeds the watcher until ctx ends.
@@ -97,7 +121,7 @@ func (a *anchor) listen(ctx context.Context) error {
 	cancel, err := mesh.Subscribe(api.TopicHeartbeat, func(from api.NodeID, data []byte) {
 		var h heartbeat
 		if json.Unmarshal(data, &h) == nil {
-			a.watcher.heard(from, true)
+			a.watcher.beat(from, h)
 		}
 	})
 	if err != nil {
@@ -118,15 +142,19 @@ func (a *anchor) listen(ctx context.Context) error {
 func (a *anchor) watchLiveness(ctx context.Context) error {
 	tick := time.NewTicker(judgeEvery)
 	defer tick.Stop()
+	measure := time.NewTicker(measureEvery)
+	defer measure.Stop()
 	for {
 		select {
 		case <-tick.C:
+		case <-measure.C:
+			a.watcher.measured(a.daemon.mesh.Peers())
 		case <-ctx.Done():
 			return nil
 		}
-		verdicts, ask := a.watcher.judge(a.raft.Store().View().Nodes(), a.daemon.self)
-		for _, id := range ask {
-			go a.ask(ctx, id)
+		verdicts, asks := a.watcher.judge(a.raft.Store().View().Nodes(), a.daemon.self)
+		for _, q := range asks {
+			a.inquire(ctx, q)
 		}
 		if len(verdicts) > 0 {
 			a.commit(ctx, verdicts)
@@ -134,26 +162,51 @@ func (a *anchor) watchLiveness(ctx context.Context) error {
 	}
 }
 
-// ask probes a suspect directly: heartbeats may be lost where a probe is not.
-func (a *anchor) ask(ctx context.Context, id api.NodeID) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	if _, err := a.daemon.mesh.Probe(ctx, id); err == nil {
-		a.watcher.heard(id, false)
+// inquire asks the witnesses, and the silent node itself: heartbeats may be
+// lost where a probe is not. The detector bounds how many questions are open.
+func (a *anchor) inquire(ctx context.Context, q liveness.Ask) {
+	mesh := a.daemon.mesh
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, q.Within)
+		defer cancel()
+		if _, err := mesh.Probe(ctx, q.Node); err == nil {
+			a.watcher.heard(q.Node)
+		}
+	}()
+	for _, witness := range q.Witnesses {
+		go func() {
+			// A witness that does not answer in time says nothing.
+			if seen, err := mesh.Ask(ctx, witness, q.Node, q.Within); err == nil && seen != p2p.NotMember {
+				a.watcher.testify(liveness.WitnessReport{Witness: witness, Node: q.Node, Reached: seen == p2p.Reached})
+			}
+		}()
 	}
 }
 
-// commit records verdicts, each on its own: one that was overtaken by a report
-// must not hold up the others.
+// commit records verdicts, all at once, because each change is told to every
+// node. When one was overtaken by a report, each is recorded on its own.
 func (a *anchor) commit(ctx context.Context, verdicts []liveness.Transition) {
+	if len(verdicts) > 1 && a.propose(ctx, verdicts...) == nil {
+		return
+	}
 	for _, v := range verdicts {
-		_, err := a.raft.Propose(ctx, state.SetNodeState{ID: v.Node, From: v.From, To: v.To, Reason: v.Reason, Now: time.Now()})
-		log := a.daemon.log.With(zap.String("peer", string(v.Node)), zap.String("to", string(v.To)), zap.String("reason", v.Reason))
-		switch {
-		case err == nil:
-			log.Info("a node changed its state")
-		case ctx.Err() == nil && api.KindOf(err) != api.KindConflict:
-			log.Warn("a verdict was not recorded", zap.Error(err))
+		if err := a.propose(ctx, v); err != nil && ctx.Err() == nil && api.KindOf(err) != api.KindConflict {
+			a.daemon.log.Warn("a verdict was not recorded", zap.String("peer", string(v.Node)), zap.String("to", string(v.To)), zap.Error(err))
 		}
 	}
+}
+
+func (a *anchor) propose(ctx context.Context, verdicts ...liveness.Transition) error {
+	now := time.Now()
+	var commands []state.Command
+	for _, v := range verdicts {
+		commands = append(commands, state.SetNodeState{ID: v.Node, From: v.From, To: v.To, Reason: v.Reason, Now: now})
+	}
+	if _, err := a.raft.Propose(ctx, commands...); err != nil {
+		return err
+	}
+	for _, v := range verdicts {
+		a.daemon.log.Info("a node changed its state", zap.String("peer", string(v.Node)), zap.String("to", string(v.To)), zap.String("reason", v.Reason))
+	}
+	return nil
 }

@@ -250,7 +250,8 @@ func (d *daemon) buildLoops() error {
 	d.add("sync", s.run)
 	d.add("follow", d.follow)
 	d.add("heartbeat", func(ctx context.Context) error {
-		return pulse(ctx, d.mesh, d.incarnation, d.log.Named("heartbeat"))
+		nodes := func() int { return len(d.views.current().Nodes) }
+		return pulse(ctx, d.mesh, d.incarnation, nodes, d.log.Named("heartbeat"))
 	})
 	d.add("certificate", d.renewCertificates)
 	if d.cfg.MetricsListen != "" {

@@ -1,8 +1,6 @@
 package liveness
 
 import (
-	"fmt"
-	"strings"
 	"time"
 
 	"github.com/cloudless-project/cloudless/api"
@@ -10,13 +8,13 @@ import (
 
 // Config says how patient a Detector is. Zero values mean the defaults.
 type Config struct {
-	Interval     time.Duration // expected spacing of heartbeats; default 500ms
-	SuspectFloor time.Duration // least silence before suspect; default 1.2s
-	DownFloor    time.Duration // least silence before down; default 2.2s
+	SuspectFloor time.Duration // least silence before suspect; default 600ms
+	DownFloor    time.Duration // least silence before down, when witnesses confirm it; default 900ms
+	LonelyFloor  time.Duration // the same when there is nobody to ask; default 2.2s
 	BrokenFloor  time.Duration // the same when the connection broke as well; default 1.5s
-	Ceiling      time.Duration // most silence before down, however jittery the link; default 10s
+	Ceiling      time.Duration // most silence before down that a jittery link can earn; default 10s
 	Together     time.Duration // nodes that fell silent within this time did so together; default 3s
-	HouseGrace   time.Duration // how long a dark house is cut off before it is down; default 30s
+	HouseGrace   time.Duration // how long a node is cut off before it is down; default 30s
 	PauseGrace   time.Duration // how long a daemon that said goodbye may be away; default 30s
 	Newcomer     time.Duration // extra silence allowed to a node that was never heard; default 5s
 }
@@ -27,9 +25,9 @@ func (c Config) withDefaults() Config {
 			*d = v
 		}
 	}
-	def(&c.Interval, 500*time.Millisecond)
-	def(&c.SuspectFloor, 1200*time.Millisecond)
-	def(&c.DownFloor, 2200*time.Millisecond)
+	def(&c.SuspectFloor, 600*time.Millisecond)
+	def(&c.DownFloor, 900*time.Millisecond)
+	def(&c.LonelyFloor, 2200*time.Millisecond)
 	def(&c.BrokenFloor, 1500*time.Millisecond)
 	def(&c.Ceiling, 10*time.Second)
 	def(&c.Together, 3*time.Second)
@@ -47,24 +45,16 @@ type Transition struct {
 	Reason string // for people
 }
 
-// track is what is known of one node's heartbeats.
-type track struct {
-	last      time.Time // heard; in the future for a newcomer
-	mean      time.Duration
-	deviation time.Duration
-	broken    time.Time // the last connection broke then; zero while connected
-	goodbye   time.Time // it said that it stops; zero otherwise
-}
-
 // Detector watches the nodes of a cluster. It is not safe for concurrent use.
 type Detector struct {
-	cfg    Config
-	tracks map[api.NodeID]*track
+	cfg      Config
+	interval time.Duration // of heartbeats in a cluster of this size
+	tracks   map[api.NodeID]*track
 }
 
 // New returns a detector that has heard of nobody.
 func New(cfg Config) *Detector {
-	return &Detector{cfg: cfg.withDefaults(), tracks: make(map[api.NodeID]*track)}
+	return &Detector{cfg: cfg.withDefaults(), interval: HeartbeatInterval(0), tracks: make(map[api.NodeID]*track)}
 }
 
 // lastWords is how long after a goodbye heartbeats may still arrive that were
@@ -77,16 +67,27 @@ func (d *Detector) Heard(node api.NodeID, heartbeat bool, now time.Time) {
 	if !t.goodbye.IsZero() && now.Sub(t.goodbye) < lastWords {
 		return
 	}
-	// A silence that was long enough for a verdict was an outage, not jitter.
-	if spacing := now.Sub(t.last); heartbeat && spacing > 0 && spacing < d.downAfter(t) {
-		deviation := (spacing - t.mean).Abs()
-		t.deviation += (deviation - t.deviation) / 4
-		t.mean += (spacing - t.mean) / 8
+	if heartbeat {
+		t.learn(now.Sub(t.last), now)
 	}
 	if now.After(t.last) || heartbeat {
 		t.last = now
 	}
-	t.broken, t.goodbye = time.Time{}, time.Time{}
+	t.broken, t.goodbye, t.inquiry = time.Time{}, time.Time{}, inquiry{}
+}
+
+// Restarted notes that a node's daemon is another one than before. What came
+// before it was an outage: it says nothing of the link.
+func (d *Detector) Restarted(node api.NodeID, now time.Time) {
+	rtt := d.track(node, now).rtt
+	delete(d.tracks, node)
+	t := d.track(node, now)
+	t.last, t.rtt = now, rtt
+}
+
+// Measured notes the round trip to a node.
+func (d *Detector) Measured(node api.NodeID, rtt time.Duration, now time.Time) {
+	d.track(node, now).rtt = rtt
 }
 
 // Broken notes that the last connection to a node broke without a word.
@@ -104,44 +105,39 @@ func (d *Detector) Goodbye(node api.NodeID, now time.Time) { d.track(node, now).
 func (d *Detector) track(node api.NodeID, now time.Time) *track {
 	t := d.tracks[node]
 	if t == nil {
-		t = &track{last: now.Add(d.cfg.Newcomer), mean: d.cfg.Interval}
+		t = &track{last: now.Add(d.cfg.Newcomer), mean: d.interval}
 		d.tracks[node] = t
 	}
 	return t
 }
 
-// patience is how much silence a node's spacing explains.
-func (t *track) patience() time.Duration { return t.mean + 4*t.deviation }
-
-// suspectAfter and downAfter are how much silence is too much.
-func (d *Detector) suspectAfter(t *track) time.Duration {
-	return min(max(d.cfg.SuspectFloor, t.patience()+d.cfg.Interval), d.cfg.Ceiling)
-}
-
-func (d *Detector) downAfter(t *track) time.Duration {
-	floor := d.cfg.DownFloor
-	if !t.broken.IsZero() {
-		floor = d.cfg.BrokenFloor
-	}
-	return min(max(floor, 2*t.patience()+d.cfg.Interval), d.cfg.Ceiling)
-}
-
-// Step judges all nodes of a cluster as they are recorded; self is the judge.
-// It forgets nodes that are not among them. Verdicts come in the order of the
-// nodes.
-func (d *Detector) Step(nodes []api.Node, self api.NodeID, now time.Time) []Transition {
+// Step judges all nodes of a cluster as they are recorded, and says which
+// witnesses should be asked; self is the judge. It forgets nodes that are not
+// among them. Verdicts and questions come in the order of the nodes.
+func (d *Detector) Step(nodes []api.Node, self api.NodeID, now time.Time) ([]Transition, []Ask) {
 	d.forget(nodes)
-	silent := d.silent(nodes, self, now)
+	d.interval = HeartbeatInterval(len(nodes))
+	s := d.look(nodes, self, now)
 	var out []Transition
-	for _, n := range nodes {
-		if n.ID == self {
+	for i := range nodes {
+		if nodes[i].ID == self {
 			continue
 		}
-		if to, reason := d.judge(n, nodes, silent, now); to != "" && to != n.State {
-			out = append(out, Transition{n.ID, n.State, to, reason})
+		to, reason := s.judge(i)
+		if to == api.NodeDown && s.hold(i) {
+			to, reason = api.NodeSuspect, "silent together with others"
+			if nodes[i].State == api.NodeCutOff {
+				continue
+			}
+		}
+		if to == api.NodeDown {
+			s.dying[nodes[i].ID] = true
+		}
+		if to != "" && to != nodes[i].State {
+			out = append(out, Transition{nodes[i].ID, nodes[i].State, to, reason})
 		}
 	}
-	return out
+	return out, s.ask()
 }
 
 func (d *Detector) forget(nodes []api.Node) {
@@ -158,111 +154,3 @@ func (d *Detector) forget(nodes []api.Node) {
 		}
 	}
 }
-
-// silent returns since when each node is silent for longer than it should be.
-func (d *Detector) silent(nodes []api.Node, self api.NodeID, now time.Time) map[api.NodeID]time.Time {
-	out := make(map[api.NodeID]time.Time)
-	for _, n := range nodes {
-		if n.ID == self || n.State == api.NodeJoining || n.State == api.NodeRemoved {
-			continue
-		}
-		t := d.track(n.ID, now)
-		if now.Sub(t.last) >= d.suspectAfter(t) {
-			out[n.ID] = t.last
-		}
-	}
-	return out
-}
-
-// judge returns what a node should be recorded as; "" leaves it as it is.
-func (d *Detector) judge(n api.Node, nodes []api.Node, silent map[api.NodeID]time.Time, now time.Time) (api.NodeState, string) {
-	t := d.track(n.ID, now)
-	quiet := now.Sub(t.last)
-	switch n.State {
-	case api.NodeReady, api.NodeDraining, api.NodeSuspect, api.NodeCutOff:
-	default:
-		return "", "" // joining and down end with a report, removed never
-	}
-	if !t.goodbye.IsZero() {
-		if now.Sub(t.goodbye) >= d.cfg.PauseGrace {
-			return api.NodeDown, fmt.Sprintf("its daemon stopped and did not come back for %s", d.cfg.PauseGrace)
-		}
-		return api.NodeSuspect, "its daemon stopped on request"
-	}
-	if _, dark := silent[n.ID]; !dark {
-		if n.State == api.NodeSuspect || n.State == api.NodeCutOff {
-			return api.NodeReady, "heard again"
-		}
-		return "", ""
-	}
-	if quiet < d.downAfter(t) {
-		if n.State == api.NodeCutOff {
-			return "", ""
-		}
-		return api.NodeSuspect, fmt.Sprintf("silent for %s", round(quiet))
-	}
-	if reason := d.majorityDark(n.ID, nodes, silent); reason != "" {
-		return api.NodeCutOff, reason
-	}
-	if reason := d.houseDark(n, nodes, silent); reason != "" {
-		if n.State == api.NodeCutOff && now.Sub(n.StateSince) >= d.cfg.HouseGrace {
-			return api.NodeDown, fmt.Sprintf("%s, for longer than %s", reason, d.cfg.HouseGrace)
-		}
-		return api.NodeCutOff, reason
-	}
-	if !t.broken.IsZero() {
-		return api.NodeDown, fmt.Sprintf("silent for %s, and its connection broke", round(quiet))
-	}
-	return api.NodeDown, fmt.Sprintf("silent for %s", round(quiet))
-}
-
-// majorityDark tells whether more than half of the cluster fell silent with a
-// node: then the judge may be the one who is alone.
-func (d *Detector) majorityDark(id api.NodeID, nodes []api.Node, silent map[api.NodeID]time.Time) string {
-	with, members := 0, 0
-	for _, n := range nodes {
-		if n.State == api.NodeJoining || n.State == api.NodeRemoved {
-			continue
-		}
-		members++
-		if d.together(id, n.ID, silent) {
-			with++
-		}
-	}
-	if with < 2 || 2*with <= members {
-		return ""
-	}
-	return fmt.Sprintf("%d of %d nodes fell silent together", with, members)
-}
-
-// houseDark tells whether a zone of two or more nodes fell silent as a whole.
-func (d *Detector) houseDark(n api.Node, nodes []api.Node, silent map[api.NodeID]time.Time) string {
-	zone := n.Inventory.Zone
-	if zone == "" {
-		return ""
-	}
-	var names []string
-	for _, o := range nodes {
-		if o.Inventory.Zone != zone || o.State == api.NodeJoining || o.State == api.NodeRemoved {
-			continue
-		}
-		if !d.together(n.ID, o.ID, silent) {
-			return ""
-		}
-		names = append(names, o.Inventory.Name)
-	}
-	if len(names) < 2 {
-		return ""
-	}
-	return fmt.Sprintf("all of zone %s (%s) fell silent together", zone, strings.Join(names, ", "))
-}
-
-// together reports whether two silent nodes were last heard at about the same
-// time.
-func (d *Detector) together(a, b api.NodeID, silent map[api.NodeID]time.Time) bool {
-	sa, oka := silent[a]
-	sb, okb := silent[b]
-	return oka && okb && sa.Sub(sb).Abs() <= d.cfg.Together
-}
-
-func round(d time.Duration) time.Duration { return d.Round(100 * time.Millisecond) }
