@@ -69,6 +69,14 @@ var rules = map[string]rule{
 	pb.EventService_ListEvents_FullMethodName:  {readers, leader},
 	pb.EventService_WatchEvents_FullMethodName: {readers, leader},
 
+	pb.AnchorService_ListAnchors_FullMethodName:        {readers, leader},
+	pb.AnchorService_SetAnchorPolicy_FullMethodName:    {operators, leader},
+	pb.AnchorService_TransferLeadership_FullMethodName: {operators, leader},
+	pb.AnchorService_Backup_FullMethodName:             {operators, leader},
+	pb.AnchorService_GetProgress_FullMethodName:        {nodes, here},
+	pb.AnchorService_FetchAuthority_FullMethodName:     {nodes, anchored}, // those that the state has as anchors
+	pb.AnchorService_EnrolFor_FullMethodName:           {nodes, anchored}, // likewise
+
 	pb.SyncService_Sync_FullMethodName:             {nodes, anchored},
 	pb.SyncService_RegisterImage_FullMethodName:    {nodes, leader},
 	pb.SyncService_RenewCertificate_FullMethodName: {anyone, leader},

@@ -110,8 +110,11 @@ func (s *Server) nodeStatus(n api.Node, allocated api.Resources) api.NodeStatus 
 		st.State = api.NodeCordoned
 	}
 	st.Roles = []string{}
-	if n.Voter {
+	switch {
+	case n.Voter:
 		st.Roles = append(st.Roles, "anchor")
+	case n.Anchor:
+		st.Roles = append(st.Roles, "standby")
 	}
 	if lead, ok := s.cfg.Leader(); ok && lead == n.ID {
 		st.Roles = append(st.Roles, "leader")

@@ -52,12 +52,14 @@ type Runtime interface {
 	container.Logs
 }
 
-// Config wires a Server. Anchor, Runtime and Images are nil on nodes that are
-// no anchor, or run no workloads.
+// Config wires a Server. Runtime and Images are nil on nodes that run no
+// workloads. Anchor and Group are there on every node, because any may become
+// an anchor; on those that are none they do not lead.
 type Config struct {
 	Self    api.Member
 	Version api.Version
 	Anchor  Anchor
+	Group   Group
 	Mesh    Mesh
 	Runtime Runtime
 	Images  Importer
@@ -121,6 +123,7 @@ func New(cfg Config) (*Server, error) {
 	pb.RegisterNetworkServiceServer(s.grpc, &networkServer{Server: s})
 	pb.RegisterEventServiceServer(s.grpc, &eventServer{Server: s})
 	pb.RegisterSyncServiceServer(s.grpc, &syncServer{Server: s})
+	pb.RegisterAnchorServiceServer(s.grpc, &anchorServer{Server: s})
 	reflection.Register(s.grpc)
 	if err := checkTable(s.grpc); err != nil {
 		return nil, err

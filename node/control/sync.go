@@ -68,8 +68,9 @@ const coalesce = 10 * time.Millisecond
 
 func (s *syncServer) sendViews(ctx context.Context, stream pb.SyncService_SyncServer, to api.NodeID) error {
 	var last []byte
+	store := s.cfg.Anchor.Store() // another one follows when this node becomes an anchor anew
 	for {
-		view, changed := s.cfg.Anchor.Store().Watch()
+		view, changed := store.Watch()
 		cv := view.For(to, s.cfg.Self.ID)
 		index := cv.Index
 		cv.Index = 0
@@ -124,8 +125,16 @@ func (s *syncServer) RegisterImage(ctx context.Context, req *pb.RegisterImageReq
 	return &pb.RegisterImageResponse{Image: wire.ImageToPB(recorded)}, nil
 }
 
-// RenewCertificate gives a member a new certificate for the key and the roles
-// that it has.
+// rolesOf returns the roles that a node's certificate says it has.
+func rolesOf(n api.Node) []api.Role {
+	if n.HoldsState() {
+		return []api.Role{api.RoleNode, api.RoleAnchor}
+	}
+	return []api.Role{api.RoleNode}
+}
+
+// RenewCertificate gives a member a new certificate for the key that it has: a
+// node with the roles that the state gives it, a person with the same as before.
 func (s *syncServer) RenewCertificate(ctx context.Context, req *pb.RenewCertificateRequest) (*pb.RenewCertificateResponse, error) {
 	c := caller(ctx)
 	if c.UID >= 0 {
@@ -138,12 +147,15 @@ func (s *syncServer) RenewCertificate(ctx context.Context, req *pb.RenewCertific
 	if view.Revoked(c.Member.ID) {
 		return nil, api.Errorf(api.KindDenied, "the identity %s was revoked", c.Member.ID)
 	}
-	if c.Member.Has(api.RoleNode) {
-		if _, ok := view.Node(c.Member.ID); !ok {
-			return nil, api.Errorf(api.KindDenied, "%s is not a node of this cluster", c.Member.ID)
+	member := c.Member
+	if member.Has(api.RoleNode) {
+		n, ok := view.Node(member.ID)
+		if !ok {
+			return nil, api.Errorf(api.KindDenied, "%s is not a node of this cluster", member.ID)
 		}
+		member.Roles = rolesOf(n)
 	}
-	cert, err := s.cfg.Issue(req.GetCsr(), c.Member)
+	cert, err := s.cfg.Issue(req.GetCsr(), member)
 	if err != nil {
 		return nil, err
 	}
