@@ -152,7 +152,7 @@ func TestDocumentedFields(t *testing.T) {
 		words = append(words, m[1])
 	}
 	for _, v := range []any{
-		nodeJSON{}, tokenJSON{}, contextJSON{}, workloadDetailJSON{}, replicaJSON{}, applied{}, explanationJSON{}, verdictJSON{},
+		nodeJSON{}, anchorJSON{}, anchorChange{}, backupJSON{}, Restored{}, tokenJSON{}, contextJSON{}, workloadDetailJSON{}, replicaJSON{}, applied{}, explanationJSON{}, verdictJSON{},
 		imageJSON{}, serviceJSON{}, peerJSON{}, eventJSON{}, resourcesJSON{}, replicasJSON{},
 	} {
 		for _, name := range jsonNames(v) {

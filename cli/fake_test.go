@@ -33,11 +33,13 @@ type fakeNode struct {
 	pb.UnimplementedEventServiceServer
 	pb.UnimplementedSystemServiceServer
 	pb.UnimplementedSyncServiceServer
+	pb.UnimplementedAnchorServiceServer
 
 	mu        sync.Mutex
 	nodes     []api.NodeStatus
 	workloads []api.WorkloadStatus
 	tokens    []api.Token
+	anchors   []api.AnchorStatus
 	images    []api.Image
 	events    []api.Event
 	// polled counts the looks at each workload: with each one it comes further.
@@ -73,6 +75,7 @@ func (f *fakeNode) serve(t *testing.T, l net.Listener) {
 	pb.RegisterEventServiceServer(s, f)
 	pb.RegisterSystemServiceServer(s, f)
 	pb.RegisterSyncServiceServer(s, f)
+	pb.RegisterAnchorServiceServer(s, f)
 	go s.Serve(l)
 	t.Cleanup(s.Stop)
 }
@@ -80,7 +83,7 @@ func (f *fakeNode) serve(t *testing.T, l net.Listener) {
 // newFake returns a fake node that is not served yet.
 func newFake() *fakeNode {
 	return &fakeNode{
-		nodes: sampleNodes(), workloads: sampleWorkloads(), tokens: sampleTokens(),
+		nodes: sampleNodes(), workloads: sampleWorkloads(), tokens: sampleTokens(), anchors: sampleAnchors(),
 		images: sampleImages(), events: sampleEvents(), polled: map[string]int{},
 	}
 }

@@ -53,7 +53,7 @@ func (a *app) rootCommand() *cobra.Command {
 		return badUsage(cmd.CommandPath(), "%w", err)
 	})
 	root.AddCommand(
-		a.nodeCommand(), a.tokenCommand(), a.loginCommand(), a.contextCommand(),
+		a.nodeCommand(), a.anchorCommand(), a.tokenCommand(), a.loginCommand(), a.contextCommand(),
 		a.applyCommand(), a.workloadCommand(), a.imageCommand(),
 		a.networkCommand(), a.eventsCommand(), a.versionCommand(),
 	)

@@ -17,11 +17,12 @@ func Daemon(run func(ctx context.Context, cfg NodeConfig) error) Option {
 
 // app is what every command shares.
 type app struct {
-	stdin  io.Reader
-	stdout io.Writer
-	stderr io.Writer
-	flags  globalFlags
-	daemon func(context.Context, NodeConfig) error
+	stdin   io.Reader
+	stdout  io.Writer
+	stderr  io.Writer
+	flags   globalFlags
+	daemon  func(context.Context, NodeConfig) error
+	restore func(context.Context, RestoreConfig) (Restored, error)
 
 	now  func() time.Time
 	poll time.Duration // between two looks at what --wait waits for

@@ -38,6 +38,13 @@ func sampleNodes() []api.NodeStatus {
 	}
 }
 
+func sampleAnchors() []api.AnchorStatus {
+	return []api.AnchorStatus{
+		{ID: "12D3KooWPIbbbbbbbbbbb", Name: "pi", Standing: api.AnchorStandby, State: api.NodeSuspect, Policy: api.AnchorAlways, Applied: 40},
+		{ID: "12D3KooWVPSaaaaaaaaaa", Name: "vps", Standing: api.AnchorLeader, State: api.NodeReady, Policy: api.AnchorAuto, Reachable: true, Applied: 42},
+	}
+}
+
 func sampleWorkloads() []api.WorkloadStatus {
 	replica := func(slot int, node api.NodeID, state api.ReplicaState) api.Replica {
 		return api.Replica{

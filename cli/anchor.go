@@ -1,0 +1,202 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cloudless-project/cloudless/api"
+	"github.com/cloudless-project/cloudless/api/client"
+)
+
+func (a *app) anchorCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "anchor", Short: "Look after the nodes that hold the cluster's state"}
+	cmd.AddCommand(
+		&cobra.Command{
+			Use: "list", Aliases: []string{"ls"}, Short: "List the anchors and how far they are",
+			Args: exactly(),
+			RunE: a.ask(func(ctx context.Context, c *client.Client, p *printer, _ []string) error {
+				return runAnchorList(ctx, c, p)
+			}),
+		},
+		a.anchorPolicyCommand("add", "Make a node an anchor", api.AnchorAlways),
+		a.anchorPolicyCommand("remove", "Take a node out of the anchors; it stays a node", api.AnchorNever),
+		&cobra.Command{
+			Use: "transfer NODE", Short: "Make another anchor the leader",
+			Args: exactly("NODE"), ValidArgsFunction: a.completeNodes,
+			RunE: a.ask(func(ctx context.Context, c *client.Client, p *printer, args []string) error {
+				return runAnchorTransfer(ctx, args[0], c, p)
+			}),
+		},
+		a.anchorBackupCommand(),
+		a.anchorRestoreCommand(),
+	)
+	return cmd
+}
+
+func (a *app) anchorPolicyCommand(verb, short string, policy api.AnchorPolicy) *cobra.Command {
+	var wait bool
+	cmd := &cobra.Command{
+		Use: verb + " NODE", Short: short,
+		Args: exactly("NODE"), ValidArgsFunction: a.completeNodes,
+		RunE: a.within(a.waitTimeout(&wait), func(ctx context.Context, c *client.Client, p *printer, args []string) error {
+			return runAnchorPolicy(ctx, args[0], policy, a.anchorWaiter(wait), c, p)
+		}),
+	}
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until it is done")
+	return cmd
+}
+
+func runAnchorList(ctx context.Context, c *client.Client, p *printer) error {
+	anchors, err := c.Anchors(ctx)
+	if err != nil {
+		return err
+	}
+	return printList(p, anchors, array(anchors, newAnchorJSON), func(a api.AnchorStatus) string { return a.Name }, anchorColumns)
+}
+
+// anchorChange is what "add", "remove" and "transfer" have done.
+type anchorChange struct {
+	ID   api.NodeID `json:"id"`
+	Name string     `json:"name"`
+	Done bool       `json:"done"` // false when the cluster is still at it
+}
+
+func runAnchorPolicy(ctx context.Context, node string, policy api.AnchorPolicy, w *anchorWaiter, c *client.Client, p *printer) error {
+	id, name, err := c.SetAnchorPolicy(ctx, node, policy)
+	if err != nil {
+		return err
+	}
+	joins := policy == api.AnchorAlways
+	if w != nil {
+		if err := w.await(ctx, c, id, joins); err != nil {
+			return err
+		}
+	}
+	change := anchorChange{id, name, w != nil}
+	sentence := "%s is no anchor any more"
+	switch {
+	case joins && w != nil:
+		sentence = "%s is an anchor"
+	case joins:
+		sentence = "%s becomes an anchor"
+	case w == nil:
+		sentence = "%s leaves the anchors"
+	}
+	return p.done(change, name, sentence, name)
+}
+
+func runAnchorTransfer(ctx context.Context, node string, c *client.Client, p *printer) error {
+	id, name, err := c.TransferLeadership(ctx, node)
+	if err != nil {
+		return err
+	}
+	return p.done(anchorChange{id, name, true}, name, "%s leads", name)
+}
+
+// anchorWaiter waits until a node is an anchor that has caught up, or is none
+// any more.
+type anchorWaiter struct {
+	progress io.Writer
+	every    time.Duration
+}
+
+func (a *app) anchorWaiter(wait bool) *anchorWaiter {
+	if !wait {
+		return nil
+	}
+	return &anchorWaiter{progress: a.stderr, every: a.poll}
+}
+
+func (w *anchorWaiter) await(ctx context.Context, c *client.Client, id api.NodeID, joins bool) error {
+	ticker := time.NewTicker(w.every)
+	defer ticker.Stop()
+	said := ""
+	for {
+		anchors, err := c.Anchors(ctx)
+		if err != nil && api.KindOf(err) != api.KindUnavailable {
+			return err
+		}
+		if err == nil {
+			there := standingOf(anchors, id)
+			if there.settled(joins) {
+				return nil
+			}
+			if text := string(there); text != said && text != "" {
+				said = text
+				if _, err := io.WriteString(w.progress, text+"\n"); err != nil {
+					return err
+				}
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// standing is a node's place among the anchors, "" for none.
+type standing api.AnchorStanding
+
+func standingOf(anchors []api.AnchorStatus, id api.NodeID) standing {
+	for _, a := range anchors {
+		if a.ID == id {
+			return standing(a.Standing)
+		}
+	}
+	return ""
+}
+
+func (s standing) settled(joins bool) bool {
+	switch api.AnchorStanding(s) {
+	case api.AnchorLeader, api.AnchorVoter, api.AnchorStandby:
+		return joins
+	case "":
+		return !joins
+	}
+	return false
+}
+
+// anchorJSON is an anchor as scripts see it.
+type anchorJSON struct {
+	ID        api.NodeID         `json:"id"`
+	Name      string             `json:"name"`
+	Standing  api.AnchorStanding `json:"standing"`
+	State     api.NodeState      `json:"state"`
+	Policy    api.AnchorPolicy   `json:"policy"`
+	Reachable bool               `json:"reachable"`
+	Applied   uint64             `json:"applied"`
+	Behind    uint64             `json:"behind"`
+	Epoch     uint64             `json:"epoch"`
+}
+
+func newAnchorJSON(a api.AnchorStatus) anchorJSON { return anchorJSON(a) }
+
+var anchorColumns = []column[api.AnchorStatus]{
+	{title: "NAME", text: func(_ *printer, a api.AnchorStatus) string { return a.Name }},
+	{title: "STANDING", text: func(_ *printer, a api.AnchorStatus) string { return string(a.Standing) }},
+	{title: "STATE", state: true, text: func(_ *printer, a api.AnchorStatus) string { return string(a.State) }},
+	{title: "REACHABLE", text: func(_ *printer, a api.AnchorStatus) string { return yesNo(a.Reachable) }},
+	{title: "BEHIND", text: func(_ *printer, a api.AnchorStatus) string {
+		if !a.Reachable {
+			return none
+		}
+		return strconv.FormatUint(a.Behind, 10)
+	}},
+	{title: "POLICY", text: func(_ *printer, a api.AnchorStatus) string { return string(a.Policy) }},
+	{title: "APPLIED", wide: true, text: func(_ *printer, a api.AnchorStatus) string { return strconv.FormatUint(a.Applied, 10) }},
+	{title: "EPOCH", wide: true, text: func(_ *printer, a api.AnchorStatus) string { return strconv.FormatUint(a.Epoch, 10) }},
+	{title: "ID", wide: true, text: func(_ *printer, a api.AnchorStatus) string { return string(a.ID) }},
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
