@@ -72,7 +72,7 @@ func newHost(cfg Config, gater *gater, counter *metrics.BandwidthCounter, told a
 		libp2p.Identity(key),
 		libp2p.ListenAddrs(listen...),
 		libp2p.UserAgent("cloudless"),
-		libp2p.Security(tls.ID, tls.New),
+		libp2p.Security(tls.ID, newTLS),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.Transport(quic.NewTransport),
@@ -135,7 +135,7 @@ func newAddrsFilter(cfg Config) (addrsFilter, error) {
 // yamux as for TCP, through the relay.
 func newUpgrader(h host.Host, gater *gater) (transport.Upgrader, error) {
 	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
-	security, err := tls.New(tls.ID, h.Peerstore().PrivKey(h.ID()), muxers)
+	security, err := newTLS(tls.ID, h.Peerstore().PrivKey(h.ID()), muxers)
 	if err != nil {
 		return nil, fmt.Errorf("make TLS: %w", err)
 	}

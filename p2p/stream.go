@@ -27,6 +27,7 @@ type Conn interface {
 	net.Conn
 	Member() api.Member // the other end
 	CloseWrite() error  // the other end reads io.EOF; reading here goes on
+	Reset() error       // both ends get an error, never io.EOF
 	Path() api.Path     // of the connection the stream runs on
 }
 

@@ -15,7 +15,11 @@ const (
 	// keeps it full, so that thousands of idle connections cost little memory
 	// and a busy one costs few system calls.
 	smallBuffer = 4 << 10
-	largeBuffer = 128 << 10
+
+	// The mesh sends frames of 64 KiB, 12 bytes of which are their header. A
+	// buffer that is no multiple of the rest ends every full read in a frame of
+	// a few bytes, which costs as much as a large one.
+	largeBuffer = 2 * (64<<10 - 12)
 
 	// After this many reads that a small buffer would have held, the large one
 	// goes back.
