@@ -16,6 +16,7 @@ func main() {
 		os.Exit(code)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends at once what does not want to end
 	code := cli.Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, daemon()...)
 	stop()
 	os.Exit(code)

@@ -25,35 +25,38 @@ const (
 // implements p2p.Admission.
 type admission struct {
 	ca *x509.Certificate
+	id api.NodeID
 
 	mu         sync.RWMutex
+	anchor     bool // this node is one
 	cert       []byte
 	member     api.Member
-	issued     time.Time
 	renewAt    time.Time
 	revoked    map[api.NodeID]bool
 	anchorSeen time.Time
 }
 
-func newAdmission(ca *x509.Certificate, cert []byte) (*admission, error) {
-	a := &admission{ca: ca, revoked: make(map[api.NodeID]bool)}
+func newAdmission(ca *x509.Certificate, id api.NodeID, cert []byte, anchor bool) (*admission, error) {
+	a := &admission{ca: ca, id: id, anchor: anchor, revoked: make(map[api.NodeID]bool)}
 	return a, a.replace(cert)
 }
 
 // replace makes another certificate this node's own.
 func (a *admission) replace(der []byte) error {
-	// An expired one is still presented: peers decide, and it can be renewed.
-	member, err := identity.Verify(der, a.ca, time.Now(), identity.VerifyOptions{Skew: clockSkew, Grace: 100 * 365 * 24 * time.Hour})
+	parsed, err := x509.ParseCertificate(der)
 	if err != nil {
 		return err
 	}
-	parsed, err := x509.ParseCertificate(der)
+	// Judged at a moment of its own life: peers decide whether it holds now. A
+	// device whose clock is wrong, or that was away for long, still starts, and
+	// can renew it.
+	member, err := identity.Verify(der, a.ca, parsed.NotBefore, identity.VerifyOptions{Peer: a.id})
 	if err != nil {
 		return err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.cert, a.member, a.issued = der, member, parsed.NotBefore
+	a.cert, a.member = der, member
 	a.renewAt = identity.RenewAt(parsed.NotBefore, parsed.NotAfter, rand.Float64())
 	return nil
 }
@@ -80,19 +83,31 @@ func (a *admission) renewal() time.Time {
 }
 
 // Verify accepts members whose certificate holds, or held until the anchors
-// went away.
+// went away. An anchor also lets nodes in that were away themselves for longer
+// than their certificate lives: all that they can do here is to renew it.
 func (a *admission) Verify(peer api.NodeID, cert []byte) (api.Member, error) {
 	if a.Revoked(peer) {
 		return api.Member{}, api.Errorf(api.KindDenied, "the identity %s was revoked", peer)
 	}
 	now := time.Now()
-	opts := identity.VerifyOptions{Peer: peer, Skew: clockSkew}
 	a.mu.RLock()
-	if now.Sub(a.anchorSeen) > anchorAway {
+	island, anchor := now.Sub(a.anchorSeen) > anchorAway, a.anchor
+	a.mu.RUnlock()
+	opts := identity.VerifyOptions{Peer: peer, Skew: clockSkew}
+	if island || anchor {
 		opts.Grace = offlineGrace
 	}
-	a.mu.RUnlock()
-	return identity.Verify(cert, a.ca, now, opts)
+	m, err := identity.Verify(cert, a.ca, now, opts)
+	if err == nil && !island && lapsed(m, now) && !m.Has(api.RoleNode) {
+		return api.Member{}, api.Errorf(api.KindDenied, "the certificate of %s ended at %s", m.Operator, m.NotAfter.Format(time.RFC3339)).
+			WithHint("log in again with a new token: cloudless login")
+	}
+	return m, err
+}
+
+// lapsed reports whether a member's certificate has ended.
+func lapsed(m api.Member, now time.Time) bool {
+	return !m.NotAfter.IsZero() && now.After(m.NotAfter.Add(clockSkew))
 }
 
 // Revoked reports whether an identity is dead.
@@ -115,9 +130,39 @@ func (a *admission) learn(revocations []api.Revocation) (fresh []api.NodeID) {
 	return fresh
 }
 
+// setAnchor notes whether this node is an anchor.
+func (a *admission) setAnchor(is bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.anchor = is
+}
+
 // sawAnchor notes that an anchor answered just now.
 func (a *admission) sawAnchor() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.anchorSeen = time.Now()
+}
+
+// standing says whether a member that is connected may still call. Connections
+// outlive revocations, and an anchor lets nodes in whose certificate has ended
+// so that they renew it.
+func (d *daemon) standing(m api.Member, renewing bool) error {
+	if m.ID == d.self {
+		return nil
+	}
+	if d.admission.Revoked(m.ID) {
+		return api.Errorf(api.KindDenied, "the identity %s was revoked", m.ID)
+	}
+	if renewing || !d.office.IsLeader() {
+		return nil
+	}
+	if now, ok := d.mesh.Admitted(m.ID); ok {
+		m = now // it may have shown a newer certificate since
+	}
+	if lapsed(m, time.Now()) {
+		return api.Errorf(api.KindDenied, "the certificate of %s ended at %s", m.ID, m.NotAfter.Format(time.RFC3339)).
+			WithHint("a daemon renews it by itself in a few seconds; a person logs in again")
+	}
+	return nil
 }

@@ -2,21 +2,25 @@ package node
 
 import (
 	"context"
-	"crypto/ed25519"
+	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cloudless-project/cloudless/api"
-	"github.com/cloudless-project/cloudless/node/control"
+	"github.com/cloudless-project/cloudless/internal/retry"
 	"github.com/cloudless-project/cloudless/p2p"
 	"github.com/cloudless-project/cloudless/raftmeta"
 	"github.com/cloudless-project/cloudless/raftmeta/state"
 	"github.com/cloudless-project/cloudless/sched"
 	"github.com/cloudless-project/cloudless/security/identity"
 )
+
+// raftDir holds the Raft log and its snapshots, on anchors.
+const raftDir = "raft"
 
 // anchor is what a node has that holds the authoritative state: the Raft log,
 // the authority that issues certificates, and, while it leads, the loops that
@@ -25,63 +29,105 @@ type anchor struct {
 	daemon    *daemon
 	raft      *raftmeta.Anchor
 	authority *identity.Authority
+	epoch     uint64
 	scheduler *sched.Loop
 	watcher   *watcher
+	roster    roster
 }
 
-func (d *daemon) buildAnchor() error {
+// buildOffice opens the anchor that this node was, if it was one.
+func (d *daemon) buildOffice() error {
+	var err error
+	if d.office, err = newOffice(d); err != nil {
+		return err
+	}
+	d.parts.owner("anchor", d.office.run)
+	if !d.member.Anchor {
+		return d.office.wipe() // what a crash may have left behind
+	}
+	if err := d.checkRaftLog(); err != nil {
+		return err
+	}
 	authority, err := openAuthority(d.dir)
 	if err != nil {
 		return err
 	}
-	listener, err := d.mesh.Listen(api.ProtoRaft, api.RoleAnchor)
+	a, err := d.office.open(authority, d.member.Epoch, !d.member.Founded && len(d.member.Contacts) == 0)
 	if err != nil {
 		return err
 	}
-	raft, err := raftmeta.Open(raftmeta.Config{
-		Dir:       d.dir.join("raft"),
+	d.office.take(a)
+	return nil
+}
+
+// open opens the Raft log; bootstrap begins the cluster's first one.
+func (o *office) open(authority *identity.Authority, epoch uint64, bootstrap bool) (*anchor, error) {
+	d := o.daemon
+	a := &anchor{daemon: d, authority: authority, epoch: epoch, scheduler: o.scheduler, watcher: newWatcher()}
+	listener, err := d.mesh.Listen(api.ProtoRaft, api.RoleNode)
+	if err != nil {
+		return nil, err
+	}
+	a.raft, err = raftmeta.Open(raftmeta.Config{
+		Dir:       d.dir.join(raftDir),
 		ID:        d.self,
-		Streams:   raftStreams{listener, d.mesh},
-		Bootstrap: d.cfg.Init || len(d.member.Contacts) == 0,
+		Streams:   raftStreams{listener, d.mesh, epoch, a.admits},
+		Bootstrap: bootstrap,
 		Log:       d.log.Named("raft"),
 		Metrics:   d.registry,
 	})
 	if err != nil {
-		return err
+		listener.Close()
+		return nil, err
 	}
-	a := &anchor{daemon: d, raft: raft, authority: authority, watcher: newWatcher()}
-	d.anchor = a
-	a.scheduler, err = sched.New(sched.Config{Source: scheduleSource{raft}, Log: d.log.Named("sched"), Metrics: d.registry})
-	if err != nil {
-		return err
+	if err := d.noteFounded(); err != nil {
+		return nil, errors.Join(err, a.raft.Close())
 	}
-	e := &enroller{
-		cluster: d.member.Cluster, name: d.member.Name, authority: authority, anchor: raft,
+	d.admission.setAnchor(true)
+	return a, nil
+}
+
+// admits reports whether a member may take part in the Raft group: its
+// certificate says so or, before that has got around, the state does.
+func (a *anchor) admits(m api.Member) bool {
+	if m.Has(api.RoleAnchor) {
+		return true
+	}
+	if a.raft == nil {
+		return false // not open yet
+	}
+	n, ok := a.raft.Store().View().Node(m.ID)
+	return ok && n.HoldsState()
+}
+
+func (a *anchor) enroller() *enroller {
+	d := a.daemon
+	return &enroller{
+		cluster: d.member.Cluster, name: d.member.Name, authority: a.authority, anchor: a.raft,
 		contacts: a.contacts, log: d.log.Named("enrol"),
 	}
-	d.mesh.ServeEnrol(e.enrol)
-	d.add("raft", raft.Run)
-	d.add("listen to heartbeats", a.listen)
-	d.add("lead", func(ctx context.Context) error { return raft.Lead(ctx, a.lead) })
+}
+
+// checkRaftLog refuses to begin the cluster's state anew under its old name:
+// the nodes would go on with a cluster that has forgotten them.
+func (d *daemon) checkRaftLog() error {
+	entries, err := fs.ReadDir(d.dir.FS(), raftDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look for the Raft log: %w", err)
+	}
+	if d.member.Founded && len(entries) == 0 {
+		return api.Errorf(api.KindInternal, "the state of cluster %s is gone: %s is empty", d.member.Name, d.dir.join(raftDir)).
+			WithHint("restore the directory from a backup; or empty the data directory to found another cluster")
+	}
 	return nil
 }
 
-// serve gives the API what only an anchor has.
-func (a *anchor) serve(cfg *control.Config) {
-	cfg.Anchor = a.raft
-	cfg.LastSeen = a.watcher.lastSeen
-	cfg.Heard = func(id api.NodeID) { a.watcher.heard(id) }
-	cfg.Invite = a.invite
-	cfg.Issue = func(csr []byte, to api.Member) ([]byte, error) {
-		if id, err := identity.CSRNode(csr); err != nil || id != to.ID {
-			return nil, api.Errorf(api.KindDenied, "the certificate request is not by the key of %s", to.ID)
-		}
-		cert, _, err := a.authority.Issue(csr, to.Roles, to.Operator, time.Now(), certificateTTL)
-		return cert, err
+// noteFounded remembers that there is a Raft log.
+func (d *daemon) noteFounded() error {
+	if d.member.Founded {
+		return nil
 	}
-	cfg.Explain = func(v state.View, target string) (api.Explanation, error) {
-		return explain(v, target, time.Now())
-	}
+	return d.changeMembership(func(m *membership) { m.Founded = true })
 }
 
 // contacts lists the anchors for someone who knows none.
@@ -97,21 +143,41 @@ func (a *anchor) contacts() []p2p.Contact {
 }
 
 // lead is what the leading anchor does, until ctx ends with its leadership.
+// Losing it fails whatever is under way a moment before ctx ends; that is no
+// fault of this daemon.
 func (a *anchor) lead(ctx context.Context) error {
+	for {
+		err := a.decide(ctx)
+		if ctx.Err() != nil || api.KindOf(err) != api.KindUnavailable {
+			return err
+		}
+		a.daemon.log.Info("leading was interrupted", zap.Error(err))
+		if retry.Sleep(ctx, 100*time.Millisecond) != nil {
+			return nil
+		}
+	}
+}
+
+func (a *anchor) decide(ctx context.Context) error {
 	if err := a.ensureFounded(ctx); err != nil {
 		return err
 	}
-	if _, err := a.raft.Propose(ctx, state.RecordEvent{Event: api.Event{
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.announce(ctx) }) // first of all: every node waits for it
+	group.Go(func() error { return a.recordElection(ctx) })
+	group.Go(func() error { return a.scheduler.Run(ctx) })
+	group.Go(func() error { return a.watchLiveness(ctx) })
+	group.Go(func() error { return a.keepAnchors(ctx) })
+	return group.Wait()
+}
+
+func (a *anchor) recordElection(ctx context.Context) error {
+	_, err := a.raft.Propose(ctx, state.RecordEvent{Event: api.Event{
 		Time: time.Now(), Code: api.CodeLeaderElected, Reason: "Elected", Node: a.daemon.self,
 		Object:  api.Object{Kind: "node", Name: a.daemon.cfg.Name},
 		Message: fmt.Sprintf("%s leads the cluster", a.daemon.cfg.Name),
-	}}); err != nil {
-		return err
-	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return a.scheduler.Run(ctx) })
-	group.Go(func() error { return a.watchLiveness(ctx) })
-	return group.Wait()
+	}})
+	return err
 }
 
 // ensureFounded writes the cluster's first records: the cluster, and this node
@@ -124,7 +190,8 @@ func (a *anchor) ensureFounded(ctx context.Context) error {
 	now := time.Now()
 	_, err := a.raft.Propose(ctx,
 		state.CreateCluster{Cluster: api.Cluster{ID: d.member.Cluster, Name: d.member.Name, CA: d.member.CA, CreatedAt: now}},
-		state.EnrolNode{ID: identity.NodeID(d.key.Public().(ed25519.PublicKey)), Name: d.cfg.Name, Serial: d.admission.self().Serial, Now: now},
+		state.EnrolNode{ID: d.self, Name: d.cfg.Name, Serial: d.admission.self().Serial, Now: now},
+		state.SetAnchor{ID: d.self, Anchor: true, Reason: "it founded the cluster", Now: now},
 		state.SetVoter{ID: d.self, Voter: true},
 	)
 	if err == nil {

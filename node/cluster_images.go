@@ -8,10 +8,11 @@ import (
 	"github.com/cloudless-project/cloudless/api/wire"
 )
 
-// knownImage looks an image up in the last view.
+// knownImage looks an image up in the last view. Of those that no replica of
+// this node uses the view tells no more than the digest.
 func (d *daemon) knownImage(ref string) (api.Image, bool) {
 	for _, img := range d.views.current().Images {
-		if img.Ref == ref {
+		if img.Ref == ref && len(img.Blobs) > 0 {
 			return img, true
 		}
 	}

@@ -1,15 +1,18 @@
 package node
 
 import (
+	"cmp"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/multiformats/go-multiaddr"
 
 	"github.com/cloudless-project/cloudless/api"
 	"github.com/cloudless-project/cloudless/internal/buildinfo"
+	"github.com/cloudless-project/cloudless/raftmeta/anchors"
 )
 
 // DefaultSocket is where the control API listens unless told otherwise.
@@ -37,6 +40,11 @@ type Config struct {
 	NoWorkloads   bool     // a pure anchor or relay
 	CgroupParent  string   // below which containers get their cgroups, default /cloudless
 	Version       buildinfo.Info
+	Anchors       anchors.Config // how the leader chooses anchors
+
+	// isolated leaves the host and its network alone, for tests: no virtual IPs,
+	// no discovery on the LAN, no port mapping.
+	isolated bool
 }
 
 // complete fills the defaults in and refuses what cannot work.
@@ -62,20 +70,28 @@ func (c *Config) complete() error {
 	if err := api.ValidateName("--name", c.Name); err != nil {
 		return err
 	}
-	if c.Socket == "" {
-		c.Socket = DefaultSocket
+	c.Socket = cmp.Or(c.Socket, DefaultSocket)
+	if c.Socket, err = filepath.Abs(c.Socket); err != nil {
+		return api.Invalid("--socket", "%v", err)
 	}
-	if c.Public == "" {
-		c.Public = "auto"
+	c.Public = cmp.Or(c.Public, "auto")
+	c.Anchor = cmp.Or(c.Anchor, "auto")
+	c.Cluster = cmp.Or(c.Cluster, "home")
+	c.CgroupParent = cmp.Or(c.CgroupParent, "/cloudless")
+	return c.check()
+}
+
+// check refuses what the anchors, or the parts of this node, would refuse
+// later and less clearly.
+func (c *Config) check() error {
+	if !slices.Contains([]string{"auto", "yes", "no"}, c.Public) {
+		return api.Invalid("--public", "%q is not auto, yes or no", c.Public)
 	}
-	if c.Anchor == "" {
-		c.Anchor = "auto"
+	if !slices.Contains([]string{"auto", "always", "never"}, c.Anchor) {
+		return api.Invalid("--anchor", "%q is not auto, always or never", c.Anchor)
 	}
-	if c.Cluster == "" {
-		c.Cluster = "home"
-	}
-	if c.CgroupParent == "" {
-		c.CgroupParent = "/cloudless"
+	if err := api.ValidateLabels("--label", c.Labels); err != nil {
+		return err
 	}
 	for flag, addrs := range map[string][]string{"--listen": c.Listen, "--announce": c.Announce} {
 		for _, a := range addrs {
@@ -84,9 +100,12 @@ func (c *Config) complete() error {
 			}
 		}
 	}
-	if c.MetricsListen != "" {
-		if _, _, err := net.SplitHostPort(c.MetricsListen); err != nil {
-			return api.Invalid("--metrics-listen", "%v", err).WithHint("write it like 127.0.0.1:9090")
+	for flag, address := range map[string]string{"--metrics-listen": c.MetricsListen, "--api-listen": c.APIListen} {
+		if address == "" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return api.Invalid(flag, "%v", err).WithHint("write it like 127.0.0.1:9090")
 		}
 	}
 	return nil
@@ -101,8 +120,6 @@ func hostLabel(host string) string {
 		}
 		return '-'
 	}, host), "-")
-	if host == "" {
-		return "node"
-	}
-	return host[:min(len(host), 63)]
+	host = strings.TrimRight(host[:min(len(host), 63)], "-")
+	return cmp.Or(host, "node")
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +20,7 @@ const (
 	keyFile        = "node.key"
 	membershipFile = "membership.json"
 	viewFile       = "view.json"
+	incarnFile     = "incarnation.json"
 	lockFile       = "lock"
 )
 
@@ -107,6 +109,8 @@ type membership struct {
 	CA          []byte        `json:"ca"`          // DER
 	Certificate []byte        `json:"certificate"` // DER
 	Anchor      bool          `json:"anchor"`      // holds the authority and a Raft log
+	Founded     bool          `json:"founded"`     // on an anchor: its Raft log was begun, an empty one is a loss
+	Epoch       uint64        `json:"epoch"`       // the highest one seen; see api.Cluster
 	Contacts    []contactFile `json:"contacts"`
 }
 
@@ -127,4 +131,16 @@ func (d *dataDir) loadMembership() (*membership, error) {
 			WithHint("restore %s from a backup, or empty the data directory and join again", d.join(membershipFile))
 	}
 	return &m, nil
+}
+
+// nextIncarnation numbers the daemon that starts now: higher than those before
+// it, whatever the clock says. A device without a battery behind its clock
+// starts in the past, and its reports would be taken for old ones.
+func nextIncarnation(dir *dataDir, now time.Time) (uint64, error) {
+	var last uint64
+	if err := dir.loadJSON(incarnFile, &last); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		last = 0 // torn or foreign: the clock is the better guess
+	}
+	next := max(uint64(max(now.UnixNano(), 0)), last+1)
+	return next, dir.saveJSON(incarnFile, next)
 }

@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"maps"
-	"slices"
-	"strings"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -26,96 +23,31 @@ import (
 // container runtime's content store.
 type images struct {
 	runtime  container.Runtime
-	exchange *blockstore.Exchange
+	exchange exchange
 	dir      *dataDir
 	known    func(ref string) (api.Image, bool) // to the cluster, as far as this node knows
 	register func(ctx context.Context, img api.Image) (api.Image, error)
 	log      *zap.Logger
+	life     context.Context // ends when the daemon is told to stop
 
-	flight singleflight.Group
+	flight    singleflight.Group
+	importing sync.Mutex // held while imported references change
 
 	mu      sync.Mutex
-	held    map[string]api.Image // by ref: complete here, and served
-	changed func()               // called when held changed
+	held    map[string]*holding // by ref: complete here, and served
+	changed func()              // called when held changed
 }
 
-const (
-	imagesDir = "images"
-	spoolDir  = "import"
-)
-
-// load serves again what an earlier daemon held, if it is still there.
-func (m *images) load(ctx context.Context) error {
-	if err := m.dir.MkdirAll(imagesDir, 0o700); err != nil {
-		return fmt.Errorf("prepare image index: %w", err)
-	}
-	entries, err := fs.ReadDir(m.dir.FS(), imagesDir)
-	if err != nil {
-		return fmt.Errorf("read image index: %w", err)
-	}
-	for _, e := range entries {
-		var img api.Image
-		if err := m.dir.loadJSON(imagesDir+"/"+e.Name(), &img); err != nil {
-			m.log.Warn("an entry of the image index cannot be read", zap.Error(err))
-			continue
-		}
-		if have, err := m.complete(ctx, img.Ref, img.Digest); err != nil || !have {
-			m.log.Info("an image is not complete any more", zap.String("image", img.Ref), zap.Error(err))
-			_ = m.dir.Remove(imagesDir + "/" + e.Name())
-			continue
-		}
-		if err := m.hold(img); err != nil {
-			m.log.Warn("an image cannot be served", zap.String("image", img.Ref), zap.Error(err))
-		}
-	}
-	return nil
+// exchange is what images need of the block exchange.
+type exchange interface {
+	Provide(blobs []api.Blob) error
+	Withdraw(digests []string)
+	Fetch(ctx context.Context, blob api.Blob, from []api.NodeID, w io.Writer) error
 }
 
-// refs lists what is held completely.
-func (m *images) refs() []string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return slices.Sorted(maps.Keys(m.held))
-}
-
-// complete reports whether an image of this content is whole on this node.
-func (m *images) complete(ctx context.Context, ref, digest string) (bool, error) {
-	img, err := m.runtime.Image(ctx, ref)
-	switch {
-	case api.KindOf(err) == api.KindNotFound:
-		return false, nil
-	case err != nil:
-		return false, err
-	}
-	return img.Complete && (digest == "" || img.Target.Digest == digest), nil
-}
-
-// holdersOf lists the nodes that have a blob, as far as this node knows.
-func holdersOf(v api.ClusterView, digest string) []api.NodeID {
-	for _, img := range v.Images {
-		if slices.ContainsFunc(img.Blobs, func(b api.Blob) bool { return b.Digest == digest }) {
-			return img.Holders
-		}
-	}
-	return nil
-}
-
-// hold serves an image's blobs and remembers it across restarts.
-func (m *images) hold(img api.Image) error {
-	img.Holders = nil
-	name := imagesDir + "/" + strings.ReplaceAll(img.Digest, ":", "-") + ".json"
-	if err := m.dir.saveJSON(name, img); err != nil {
-		return err
-	}
-	if err := m.exchange.Provide(img.Blobs); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	m.held[img.Ref] = img
-	m.mu.Unlock()
-	m.changed()
-	return nil
-}
+// ensureWithin bounds how long bringing one image may take, so that work that
+// nobody waits for any more ends some time.
+const ensureWithin = time.Hour
 
 // Ensure returns when an image can be run here. It implements agent.Images.
 func (m *images) Ensure(ctx context.Context, name string) error {
@@ -123,10 +55,12 @@ func (m *images) Ensure(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	// The work is shared by all who wait; it ends when the last of them left
-	// only because it is bounded itself.
+	// The work is shared by all who wait, so the end of the one who began it is
+	// not its end; that of the daemon is.
 	result := m.flight.DoChan(ref, func() (any, error) {
-		return nil, m.ensure(context.WithoutCancel(ctx), ref)
+		work, cancel := context.WithTimeout(m.life, ensureWithin)
+		defer cancel()
+		return nil, m.ensure(work, ref)
 	})
 	select {
 	case r := <-result:
@@ -143,6 +77,10 @@ func (m *images) ensure(ctx context.Context, ref string) error {
 		return err
 	}
 	switch {
+	case have && known && !m.holds(img):
+		if err := m.hold(img); err != nil { // the index was lost, the content was not
+			m.log.Warn("an image cannot be served", zap.String("image", ref), zap.Error(err))
+		}
 	case have:
 	case known:
 		if err := m.fetch(ctx, img); err != nil {
@@ -154,6 +92,18 @@ func (m *images) ensure(ctx context.Context, ref string) error {
 		}
 	}
 	return m.runtime.Unpack(ctx, ref)
+}
+
+// complete reports whether an image of this content is whole on this node.
+func (m *images) complete(ctx context.Context, ref, digest string) (bool, error) {
+	img, err := m.runtime.Image(ctx, ref)
+	switch {
+	case api.KindOf(err) == api.KindNotFound:
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	return img.Complete && (digest == "" || img.Target.Digest == digest), nil
 }
 
 // fetch brings an image from the nodes that hold it.
@@ -250,6 +200,8 @@ func (m *images) Import(ctx context.Context, r io.Reader, name string) ([]api.Im
 	if err != nil {
 		return nil, err
 	}
+	m.importing.Lock()
+	defer m.importing.Unlock()
 	out := make([]api.Image, len(found))
 	for i, img := range found {
 		if err := m.runtime.RegisterImage(ctx, img.Ref, target(img)); err != nil {

@@ -31,22 +31,29 @@ func (a *anchor) invite(role api.Role) (identity.Token, error) {
 }
 
 // dialable leaves those addresses that someone outside the mesh can use, public
-// ones first: a joiner has no relay yet, and no use for our loopback.
+// ones first: a joiner has no relay yet. Our loopback is of use to a joiner on
+// this machine alone, so it counts only when there is nothing else.
 func dialable(addrs []string) []string {
-	var public, private []string
+	var public, private, loopback []string
 	for _, text := range addrs {
 		a, err := multiaddr.NewMultiaddr(text)
-		if err != nil || manet.IsIPLoopback(a) {
+		if err != nil {
 			continue
 		}
 		if _, err := a.ValueForProtocol(multiaddr.P_CIRCUIT); err == nil {
 			continue
 		}
-		if manet.IsPublicAddr(a) {
+		switch {
+		case manet.IsIPLoopback(a):
+			loopback = append(loopback, text)
+		case manet.IsPublicAddr(a):
 			public = append(public, text)
-		} else {
+		default:
 			private = append(private, text)
 		}
+	}
+	if len(public)+len(private) == 0 {
+		return loopback
 	}
 	return slices.Concat(public, private)
 }

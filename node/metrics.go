@@ -12,8 +12,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-
-	"github.com/cloudless-project/cloudless/api"
 )
 
 // newRegistry returns a registry with the process's own metrics.
@@ -26,26 +24,33 @@ func newRegistry() *prometheus.Registry {
 // metricsServer serves /metrics: in clear on a loopback address, where only
 // this machine can ask, and otherwise with mutual TLS for members.
 func metricsServer(address string, reg *prometheus.Registry, adm *admission, key ed25519.PrivateKey) (func(context.Context) error, error) {
-	l, err := net.Listen("tcp", address)
+	l, err := listenTCP("--metrics-listen", address)
 	if err != nil {
-		return nil, api.Invalid("--metrics-listen", "%v", err)
+		return nil, err
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg}))
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
+	srv := &http.Server{
+		Handler: mux, MaxHeaderBytes: 16 << 10,
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
+	}
 	secure := !isLoopback(l.Addr())
 	if secure {
 		srv.TLSConfig = serverTLS(adm, key)
 	}
 	return func(ctx context.Context) error {
-		stop := context.AfterFunc(ctx, func() { srv.Close() })
+		stop := context.AfterFunc(ctx, func() {
+			srv.Close()
+			l.Close() // the server knows it only once it serves
+		})
 		defer stop()
+		var err error
 		if secure {
 			err = srv.ServeTLS(l, "", "")
 		} else {
 			err = srv.Serve(l)
 		}
-		if errors.Is(err, http.ErrServerClosed) {
+		if errors.Is(err, http.ErrServerClosed) || ctx.Err() != nil {
 			return nil
 		}
 		return err

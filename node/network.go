@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/netip"
 
+	"go.uber.org/zap"
+
 	"github.com/cloudless-project/cloudless/api"
 	"github.com/cloudless-project/cloudless/node/control"
 	"github.com/cloudless-project/cloudless/p2p"
@@ -13,6 +15,13 @@ import (
 // buildNetwork gives the host virtual IPs and names, whether it runs workloads
 // or only uses those of others.
 func (d *daemon) buildNetwork() error {
+	if d.cfg.isolated {
+		return nil
+	}
+	if missing := missingPrivileges(); missing != "" {
+		d.log.Info("services have no virtual IPs and names on this host", zap.String("reason", missing))
+		return nil
+	}
 	var err error
 	d.network, err = svcnet.New(svcnet.Config{
 		Self:     d.self,
@@ -26,9 +35,19 @@ func (d *daemon) buildNetwork() error {
 	if err != nil {
 		return err
 	}
-	d.add("service network", d.network.Run)
-	d.add("flows", d.serveFlows)
+	d.parts.loop("service network", d.network.Run)
+	d.parts.loop("flows", d.serveFlows)
 	return nil
+}
+
+// setTable gives the service network the newest of what is known.
+func (d *daemon) setTable() {
+	if d.network == nil {
+		return
+	}
+	d.tableMu.Lock() // or an older table could replace a newer one
+	defer d.tableMu.Unlock()
+	d.network.Set(d.table(d.views.current()))
 }
 
 // table is what the service network acts on: the services of the view, and the

@@ -4,14 +4,11 @@ import (
 	"context"
 	"crypto/ed25519"
 	"net"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/cloudless-project/cloudless/api"
 	"github.com/cloudless-project/cloudless/node/control"
@@ -58,6 +55,7 @@ type daemon struct {
 	incarnation uint64
 	log         *zap.Logger
 	registry    *prometheus.Registry
+	inventory   api.Inventory // what does not change while the daemon runs
 
 	memberMu sync.Mutex
 	member   *membership
@@ -67,67 +65,56 @@ type daemon struct {
 	mesh      *p2p.Mesh
 	server    *control.Server
 	network   *svcnet.Network // nil without the privileges for it
+	tableMu   sync.Mutex      // held while the network's table is replaced
 	worker    *worker         // nil without workloads
-	anchor    *anchor         // nil on ordinary nodes
+	office    *office
+	herald    *herald
 
-	inventoryMu sync.Mutex
-	inventory   api.Inventory
-
-	tasks []task // what run runs, in the order of building
+	parts lifecycle
 }
 
-// task is a part's Run, with the name that a failure is logged under.
-type task struct {
-	name string
-	run  func(context.Context) error
-}
-
-func (d *daemon) add(name string, run func(context.Context) error) {
-	d.tasks = append(d.tasks, task{name, run})
-}
-
-// build makes every part. What it made is closed again by run only, so it
-// comes last to do what can fail for reasons of the outside world.
-func build(ctx context.Context, cfg Config, dir *dataDir, key ed25519.PrivateKey, m *membership, log *zap.Logger) (*daemon, error) {
+// build makes every part, those that others stand on first. When one fails,
+// those before it are closed again.
+func build(ctx context.Context, cfg Config, dir *dataDir, key ed25519.PrivateKey, m *membership, log *zap.Logger) (_ *daemon, err error) {
 	d := &daemon{
-		cfg:         cfg,
-		dir:         dir,
-		key:         key,
-		self:        identity.NodeID(key.Public().(ed25519.PublicKey)),
-		incarnation: uint64(time.Now().UnixNano()),
-		registry:    newRegistry(),
-		member:      m,
+		cfg:      cfg,
+		dir:      dir,
+		key:      key,
+		self:     identity.NodeID(key.Public().(ed25519.PublicKey)),
+		log:      log.With(zap.String("node", cfg.Name)),
+		registry: newRegistry(),
+		member:   m,
+		herald:   newHerald(),
 	}
-	d.log = log.With(zap.String("node", cfg.Name))
-	d.views = openView(dir, d.log.Named("view"))
-	var err error
+	defer func() {
+		if err != nil {
+			d.parts.abandon(d.log)
+		}
+	}()
+	if d.incarnation, err = nextIncarnation(dir, time.Now()); err != nil {
+		return nil, err
+	}
 	if d.inventory, err = takeInventory(ctx, &cfg); err != nil {
 		return nil, err
 	}
-	if err := d.buildMesh(); err != nil {
-		return nil, err
+	d.views = openView(d.self, dir, d.log.Named("view"))
+	d.parts.loop("view", d.views.run)
+	steps := []func() error{
+		func() error { return d.buildRuntime(ctx) },
+		d.buildMesh,
+		d.buildOffice,
+		d.buildNetwork,
+		func() error { return d.buildWorker(ctx) },
+		d.buildServer,
+		d.buildMetrics,
+		d.buildLoops,
 	}
-	if m.Anchor {
-		if err := d.buildAnchor(); err != nil {
+	for _, step := range steps {
+		if err := step(); err != nil {
 			return nil, err
 		}
 	}
-	if missing := missingPrivileges(); missing == "" {
-		if err := d.buildNetwork(); err != nil {
-			return nil, err
-		}
-	} else {
-		d.log.Info("services have no virtual IPs and names on this host", zap.String("reason", missing))
-	}
-	if !cfg.NoWorkloads {
-		if err := d.buildWorker(ctx); err != nil {
-			return nil, err
-		}
-	}
-	if err := d.buildServer(); err != nil {
-		return nil, err
-	}
-	return d, d.buildLoops()
+	return d, nil
 }
 
 func (d *daemon) buildMesh() error {
@@ -135,7 +122,7 @@ func (d *daemon) buildMesh() error {
 	if err != nil {
 		return err
 	}
-	if d.admission, err = newAdmission(ca, d.member.Certificate); err != nil {
+	if d.admission, err = newAdmission(ca, d.self, d.member.Certificate, d.member.Anchor); err != nil {
 		return err
 	}
 	d.admission.learn(d.views.current().Revocations)
@@ -147,13 +134,21 @@ func (d *daemon) buildMesh() error {
 		Cluster:   d.member.Cluster,
 		Admission: d.admission,
 		Contacts:  d.contacts(d.views.current()),
+		NoLAN:     d.cfg.isolated,
+		NoPortMap: d.cfg.isolated,
 		Log:       d.log.Named("mesh"),
 		Metrics:   d.registry,
 	})
 	if err != nil {
 		return err
 	}
-	d.add("mesh", d.mesh.Run)
+	d.parts.owner("mesh", d.mesh.Run)
+	// The heartbeat ends just before the mesh says goodbye: whatever else takes
+	// its time to end, nobody takes this node for dead meanwhile.
+	d.parts.loop("heartbeat", func(ctx context.Context) error {
+		nodes := func() int { return len(d.views.current().Nodes) }
+		return pulse(ctx, d.mesh, d.incarnation, nodes, d.log.Named("heartbeat"))
+	})
 	return nil
 }
 
@@ -163,19 +158,17 @@ func (d *daemon) buildServer() error {
 		Version:  api.Version(d.cfg.Version),
 		Mesh:     d.mesh,
 		Dial:     func(ctx context.Context, to api.NodeID) (net.Conn, error) { return d.mesh.Dial(ctx, to, api.ProtoAPI) },
+		Standing: d.standing,
 		Leader:   d.leader,
 		View:     d.views.current,
 		Status:   d.status,
-		LastSeen: func(api.NodeID) time.Time { return time.Time{} },
 		Log:      d.log.Named("api"),
 		Metrics:  d.registry,
 	}
 	if d.worker != nil {
 		cfg.Runtime, cfg.Images = d.worker.runtime, d.worker.images
 	}
-	if d.anchor != nil {
-		d.anchor.serve(&cfg)
-	}
+	d.office.serve(&cfg)
 	var err error
 	if d.server, err = control.New(cfg); err != nil {
 		return err
@@ -184,101 +177,78 @@ func (d *daemon) buildServer() error {
 	if err != nil {
 		return err
 	}
-	d.add("api", func(ctx context.Context) error { return d.server.Run(ctx, listeners...) })
+	d.parts.owner("api", func(ctx context.Context) error { return d.server.Run(ctx, listeners...) })
 	return nil
 }
 
-// listen opens the places where the API is served.
-func (d *daemon) listen() ([]net.Listener, error) {
+// listen opens the places where the API is served: all or none.
+func (d *daemon) listen() (opened []net.Listener, err error) {
+	defer func() {
+		if err != nil {
+			for _, l := range opened {
+				l.Close()
+			}
+			opened = nil
+		}
+	}()
 	local, err := listenUnix(d.cfg.Socket)
 	if err != nil {
-		return nil, err
+		return opened, err
 	}
+	opened = append(opened, local)
 	mesh, err := d.mesh.Listen(api.ProtoAPI, api.RoleNode, api.RoleOperator, api.RoleViewer)
 	if err != nil {
-		return nil, err
+		return opened, err
 	}
-	listeners := []net.Listener{local, mesh}
+	opened = append(opened, mesh)
 	if d.cfg.APIListen != "" {
 		l, err := listenTLS(d.cfg.APIListen, d.admission, d.key)
 		if err != nil {
-			return nil, err
+			return opened, err
 		}
-		listeners = append(listeners, l)
+		opened = append(opened, l)
 	}
-	return listeners, nil
+	return opened, nil
 }
 
-// listenUnix opens the local socket; whoever may open it operates the cluster.
-// A leftover of a killed daemon is replaced: the data directory's lock says
-// that none runs.
-func listenUnix(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, api.Invalid("--socket", "cannot create its directory: %v", err)
+func (d *daemon) buildMetrics() error {
+	if d.cfg.MetricsListen == "" {
+		return nil
 	}
-	if conn, err := net.Dial("unix", path); err == nil {
-		conn.Close()
-		return nil, api.Errorf(api.KindConflict, "another daemon answers at %s", path).WithHint("give this one its own --socket")
-	}
-	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
-		return nil, api.Invalid("--socket", "%v", err)
-	}
-	l, err := net.Listen("unix", path)
+	serve, err := metricsServer(d.cfg.MetricsListen, d.registry, d.admission, d.key)
 	if err != nil {
-		return nil, api.Invalid("--socket", "%v", err)
+		return err
 	}
-	if err := os.Chmod(path, 0o660); err != nil {
-		l.Close()
-		return nil, api.Invalid("--socket", "%v", err)
-	}
-	return l, nil
+	d.parts.owner("metrics", serve)
+	return nil
 }
 
 func (d *daemon) buildLoops() error {
 	s := &syncer{
-		self:        d.self,
-		incarnation: d.incarnation,
-		conn:        d.server.Conn,
-		redial:      d.server.Redial,
+		self:   d.self,
+		conn:   d.server.Conn,
+		redial: d.server.Redial,
 		candidates: func() []api.NodeID {
-			return anchorsOf(d.views.current(), d.knownAnchors(), d.self, d.anchor != nil)
+			leader, _ := d.herald.watch()
+			return anchorsOf(leader, d.views.current(), d.knownAnchors(), d.self, d.office.current() != nil)
 		},
+		leader:  d.herald.watch,
 		report:  d.report,
 		receive: d.receive,
+		alive:   d.admission.sawAnchor,
 		log:     d.log.Named("sync"),
 	}
-	d.add("sync", s.run)
-	d.add("follow", d.follow)
-	d.add("heartbeat", func(ctx context.Context) error {
-		nodes := func() int { return len(d.views.current().Nodes) }
-		return pulse(ctx, d.mesh, d.incarnation, nodes, d.log.Named("heartbeat"))
-	})
-	d.add("certificate", d.renewCertificates)
-	if d.cfg.MetricsListen != "" {
-		serve, err := metricsServer(d.cfg.MetricsListen, d.registry, d.admission, d.key)
-		if err != nil {
-			return err
-		}
-		d.add("metrics", serve)
-	}
+	d.parts.loop("sync", s.run)
+	d.parts.loop("leader", d.hearLeaders)
+	d.parts.loop("follow", d.follow)
+	d.parts.loop("certificate", d.renewCertificates)
 	return nil
 }
 
 // run runs every part until ctx ends or one of them fails.
 func (d *daemon) run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	for _, t := range d.tasks {
-		group.Go(func() error {
-			err := t.run(ctx)
-			if err != nil && ctx.Err() == nil {
-				d.log.Error("a part of the daemon failed", zap.String("part", t.name), zap.Error(err))
-			}
-			return err
-		})
-	}
 	d.log.Info("started", zap.String("id", string(d.self)), zap.String("cluster", d.member.Name), zap.String("socket", d.cfg.Socket))
-	err := group.Wait()
-	notifySystemd("STOPPING=1")
+	err := d.parts.run(ctx, d.log, func() { notifySystemd("STOPPING=1") })
 	d.log.Info("stopped")
 	return err
 }

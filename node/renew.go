@@ -15,27 +15,34 @@ import (
 // renewCertificates gets a new certificate well before the old one ends, again
 // and again. Nothing restarts: the mesh presents the new one from then on.
 func (d *daemon) renewCertificates(ctx context.Context) error {
-	backoff := retry.Backoff{Initial: 10 * time.Second, Max: 10 * time.Minute}
-	for {
-		if retry.Sleep(ctx, max(time.Second, time.Until(d.admission.renewal()))) != nil {
-			return nil
-		}
-		err := d.renew(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err == nil {
-			backoff.Reset()
-			d.log.Info("renewed the membership certificate", zap.Time("until", d.admission.self().NotAfter))
+	backoff := retry.Backoff{Initial: 2 * time.Second, Max: 10 * time.Minute}
+	wait := time.Second
+	for retry.Sleep(ctx, wait) == nil {
+		// A timer stands still while the device sleeps, and the clock may be set:
+		// look again soon instead of waiting for the moment itself.
+		if left := time.Until(d.admission.renewal()); left > 0 {
+			wait = min(left, lookAtClock)
 			continue
 		}
-		wait := backoff.Next()
-		d.log.Warn("renewing the membership certificate failed", zap.Error(err), zap.Duration("retry_in", wait))
-		if retry.Sleep(ctx, wait) != nil {
+		err := d.renew(ctx)
+		switch {
+		case ctx.Err() != nil:
 			return nil
+		case err == nil:
+			backoff.Reset()
+			wait = lookAtClock
+			d.log.Info("renewed the membership certificate", zap.Time("until", d.admission.self().NotAfter))
+		default:
+			wait = backoff.Next()
+			d.log.Warn("renewing the membership certificate failed", zap.Error(err), zap.Duration("retry_in", wait))
 		}
 	}
+	return nil
 }
+
+// lookAtClock is also the least time between two renewals: a device whose clock
+// is far ahead takes every certificate for an old one.
+const lookAtClock = time.Minute
 
 func (d *daemon) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)

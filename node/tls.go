@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync"
 
+	"golang.org/x/net/netutil"
+
 	"github.com/cloudless-project/cloudless/api"
 	"github.com/cloudless-project/cloudless/security/identity"
 )
@@ -42,6 +44,19 @@ func memberOf(adm *admission, cs tls.ConnectionState) (api.Member, error) {
 	return adm.Verify(identity.NodeID(pub), leaf.Raw)
 }
 
+// maxTCP bounds the connections to a plain TCP port, those of strangers until
+// their handshake fails included: they must not use up the daemon's files.
+const maxTCP = 512
+
+// listenTCP opens a plain TCP port; flag is what a person gave the address with.
+func listenTCP(flag, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, api.Invalid(flag, "%v", err)
+	}
+	return netutil.LimitListener(l, maxTCP), nil
+}
+
 // tlsListener accepts connections whose identity is proven by TLS; the API
 // server completes the handshake, off the accepting goroutine.
 type tlsListener struct {
@@ -51,9 +66,9 @@ type tlsListener struct {
 }
 
 func listenTLS(address string, adm *admission, key ed25519.PrivateKey) (*tlsListener, error) {
-	l, err := net.Listen("tcp", address)
+	l, err := listenTCP("--api-listen", address)
 	if err != nil {
-		return nil, api.Invalid("--api-listen", "%v", err)
+		return nil, err
 	}
 	return &tlsListener{Listener: l, adm: adm, conf: serverTLS(adm, key)}, nil
 }

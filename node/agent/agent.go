@@ -67,6 +67,8 @@ type Agent struct {
 	reports  map[api.ReplicaID]api.ReplicaReport
 	changed  chan struct{} // closed when reports change
 	wake     chan struct{} // assignments changed
+	begun    bool          // the first assignments have their workers
+	settled  bool          // what an earlier daemon left has been looked at
 }
 
 // New returns an agent that does nothing until Run and Assign.
@@ -111,6 +113,35 @@ func (a *Agent) Reports() ([]api.ReplicaReport, <-chan struct{}) {
 	return out, a.changed
 }
 
+// Settled reports whether the agent has looked at what an earlier daemon left.
+// Before that, replicas may run that Reports does not list.
+func (a *Agent) Settled() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.settled
+}
+
+// settle notes when every worker of the first assignments has reported or
+// ended; the lock is held.
+func (a *Agent) settle() {
+	if a.settled || !a.begun {
+		return
+	}
+	for id := range a.workers {
+		if _, reported := a.reports[id]; !reported {
+			return
+		}
+	}
+	a.settled = true
+	a.tell()
+}
+
+// tell wakes those who wait for reports; the lock is held.
+func (a *Agent) tell() {
+	close(a.changed)
+	a.changed = make(chan struct{})
+}
+
 // Local returns the address of every replica whose process is there.
 func (a *Agent) Local() map[api.ReplicaID]string {
 	a.mu.Lock()
@@ -138,7 +169,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 		a.reconcile(ctx, &group)
 		if !swept {
-			swept = a.sweep(ctx)
+			swept = a.sweep(ctx, &group)
 		}
 	}
 }
@@ -156,6 +187,9 @@ func (a *Agent) reconcile(ctx context.Context, group *sync.WaitGroup) {
 			}
 			w = newWorker(a, r)
 			a.workers[id] = w
+			if r.Desired == api.DesiredStop {
+				w.stop() // before it begins, or it might start what is to end
+			}
 			group.Go(func() { w.run(ctx) })
 		}
 		if r.Desired == api.DesiredStop {
@@ -175,11 +209,14 @@ func (a *Agent) reconcile(ctx context.Context, group *sync.WaitGroup) {
 			delete(a.reports, id)
 		}
 	}
+	a.begun = true
+	a.settle()
 }
 
 // sweep removes, once after a start, what an earlier daemon left: containers
 // and namespaces of replicas that are not assigned here any more.
-func (a *Agent) sweep(ctx context.Context) bool {
+// It does not wait for what must be asked to stop first.
+func (a *Agent) sweep(ctx context.Context, group *sync.WaitGroup) bool {
 	list, err := a.cfg.Runtime.List(ctx)
 	if err != nil {
 		a.cfg.Log.Warn("listing containers failed, will try again", zap.Error(err))
@@ -191,17 +228,23 @@ func (a *Agent) sweep(ctx context.Context) bool {
 		keep = append(keep, string(id))
 	}
 	a.mu.Unlock()
+	var leftovers []string
 	for _, c := range list {
-		if slices.Contains(keep, c.ID) {
-			continue
-		}
-		a.cfg.Log.Info("removing a container that is not assigned here", zap.String("replica", c.ID))
-		if err := a.discard(ctx, c.ID); err != nil {
-			a.cfg.Log.Warn("removing a leftover failed", zap.String("replica", c.ID), zap.Error(err))
+		if !slices.Contains(keep, c.ID) {
+			leftovers = append(leftovers, c.ID)
 		}
 	}
-	if err := a.cfg.Network.Sweep(ctx, keep); err != nil {
+	// Before anything new is attached, which would not be among those to keep.
+	if err := a.cfg.Network.Sweep(ctx, append(keep, leftovers...)); err != nil {
 		a.cfg.Log.Warn("sweeping network namespaces failed", zap.Error(err))
+	}
+	for _, id := range leftovers {
+		group.Go(func() {
+			a.cfg.Log.Info("removing a container that is not assigned here", zap.String("replica", id))
+			if err := a.discard(ctx, id); err != nil && ctx.Err() == nil {
+				a.cfg.Log.Warn("removing a leftover failed", zap.String("replica", id), zap.Error(err))
+			}
+		})
 	}
 	return true
 }
@@ -237,8 +280,8 @@ func (a *Agent) report(r api.ReplicaReport) {
 		return
 	}
 	a.reports[r.ID] = r
-	close(a.changed)
-	a.changed = make(chan struct{})
+	a.tell()
+	a.settle()
 }
 
 // done forgets a worker that ended. Its last report stays until the next
@@ -250,6 +293,7 @@ func (a *Agent) done(id api.ReplicaID) {
 	if !wanted {
 		delete(a.reports, id)
 	}
+	a.settle()
 	a.mu.Unlock()
 	select {
 	case a.wake <- struct{}{}:

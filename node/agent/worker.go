@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -80,7 +79,12 @@ func (w *worker) run(ctx context.Context) {
 		case <-wanted.Done():
 		}
 	}()
-	finished := w.keepRunning(wanted)
+	finished := false
+	select {
+	case <-w.stopping:
+	default:
+		finished = w.keepRunning(wanted)
+	}
 	if ctx.Err() != nil {
 		return
 	}
@@ -110,6 +114,7 @@ func (w *worker) keepRunning(ctx context.Context) (finished bool) {
 	policy := w.replica.Spec.Restart
 	backoff := retry.Backoff{Initial: policy.Backoff.Initial.Std(), Max: policy.Backoff.Max.Std()}
 	for ctx.Err() == nil {
+		inherited := !w.adopted
 		exit, err := w.runOnce(ctx)
 		if ctx.Err() != nil {
 			return false
@@ -134,6 +139,10 @@ func (w *worker) keepRunning(ctx context.Context) (finished bool) {
 		}
 		if exit.At.Sub(exit.StartedAt) > stableAfter {
 			backoff.Reset()
+		} else if inherited {
+			for range min(w.report.Restarts, maxInherited) {
+				backoff.Next() // it failed again and again before this daemon began
+			}
 		}
 		w.report.Restarts++
 		w.agent.metrics.restarts.Inc()
@@ -159,6 +168,10 @@ func (w *worker) runOnce(ctx context.Context) (container.Exit, error) {
 	}
 	return w.supervise(ctx, status), nil
 }
+
+// maxInherited is how many pauses are skipped at most after an unstable run
+// that an earlier daemon began: enough to come to the longest one.
+const maxInherited = 10
 
 // stableAfter is how long a run must last for its end to count as the first.
 const stableAfter = 10 * time.Second
@@ -248,6 +261,7 @@ func (w *worker) supervise(ctx context.Context, st container.Status) container.E
 	} else {
 		w.set(api.ReplicaRunning, "waiting for the readiness probe")
 	}
+	var again <-chan time.Time // when stopping the container is tried again
 	for {
 		select {
 		case <-ctx.Done():
@@ -265,14 +279,27 @@ func (w *worker) supervise(ctx context.Context, st container.Status) container.E
 			}
 		case err := <-alive:
 			if err == nil {
+				again = nil
 				continue
 			}
 			w.log.Info("liveness probe failed, stopping the container", zap.Error(err))
-			if serr := w.agent.cfg.Runtime.Stop(ctx, st.ID, stopGrace); serr != nil {
-				w.log.Warn("stopping after a failed liveness probe failed", zap.Error(errors.Join(err, serr)))
-			}
+			again = w.stopUnhealthy(ctx, st.ID)
+		case <-again:
+			again = w.stopUnhealthy(ctx, st.ID)
 		}
 	}
+}
+
+// stopUnhealthy ends a process that its liveness probe gave up. When that
+// fails, the channel it returns says when to try again: the probe itself speaks
+// only once.
+func (w *worker) stopUnhealthy(ctx context.Context, id string) <-chan time.Time {
+	err := w.agent.cfg.Runtime.Stop(ctx, id, stopGrace)
+	if err == nil || ctx.Err() != nil {
+		return nil
+	}
+	w.log.Warn("stopping after a failed liveness probe failed, will try again", zap.Error(err))
+	return time.After(stopGrace)
 }
 
 func describeExit(e container.Exit) string {

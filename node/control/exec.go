@@ -38,7 +38,7 @@ func (s *workloadServer) Exec(stream pb.WorkloadService_ExecServer) error {
 		return api.Errorf(api.KindConflict, "replica %s is not on this node any more", r.ID).WithHint("try again")
 	}
 	first.GetStart().Target = string(r.ID)
-	return wire.ErrorFromStatus(s.pool.forwardStream(r.Node, c, pb.WorkloadService_Exec_FullMethodName, stream, first))
+	return s.elsewhere(stream.Context(), r.Node, s.pool.forwardStream(r.Node, c, pb.WorkloadService_Exec_FullMethodName, stream, first))
 }
 
 // execTarget chooses among the target's replicas: a ready one rather than
@@ -89,11 +89,12 @@ func (s *workloadServer) localExec(stream pb.WorkloadService_ExecServer, r api.R
 	spec.Stdout, spec.Stderr = out.writer(false), out.writer(true)
 	go func() {
 		defer in.close()
-		if err := in.pump(ctx, stream); err != nil {
+		if err := in.pump(stream); err != nil {
 			cancel() // the caller is gone
 		}
 	}()
 	code, err := s.cfg.Runtime.Exec(ctx, string(r.ID), spec)
+	in.abandon()
 	if err != nil {
 		return err
 	}
@@ -104,7 +105,7 @@ func (s *workloadServer) localExec(stream pb.WorkloadService_ExecServer, r api.R
 type execInput struct {
 	reader *io.PipeReader // nil when the process has no stdin
 	writer *io.PipeWriter
-	resize chan container.WindowSize
+	resize chan container.WindowSize // the latest size, not read yet
 }
 
 func newExecInput(req api.ExecRequest) *execInput {
@@ -125,6 +126,23 @@ func (in *execInput) stdin() io.Reader {
 	return in.reader
 }
 
+// abandon ends a pump that waits for the process to read.
+func (in *execInput) abandon() {
+	if in.reader != nil {
+		in.reader.CloseWithError(io.ErrClosedPipe)
+	}
+}
+
+// size replaces a size that the process has not seen by a newer one: the pump
+// is their only writer, and must not wait for a process without a terminal.
+func (in *execInput) size(w container.WindowSize) {
+	select {
+	case <-in.resize:
+	default:
+	}
+	in.resize <- w
+}
+
 func (in *execInput) close() {
 	if in.writer != nil {
 		in.writer.Close()
@@ -133,7 +151,7 @@ func (in *execInput) close() {
 
 // pump reads the stream until the caller has nothing more to say (nil) or is
 // gone.
-func (in *execInput) pump(ctx context.Context, stream pb.WorkloadService_ExecServer) error {
+func (in *execInput) pump(stream pb.WorkloadService_ExecServer) error {
 	for {
 		m, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -151,12 +169,7 @@ func (in *execInput) pump(ctx context.Context, stream pb.WorkloadService_ExecSer
 		case *pb.ExecRequest_CloseStdin:
 			in.close()
 		case *pb.ExecRequest_Resize:
-			size := container.WindowSize{Width: int(m.Resize.GetWidth()), Height: int(m.Resize.GetHeight())}
-			select {
-			case in.resize <- size:
-			case <-ctx.Done():
-				return nil
-			}
+			in.size(container.WindowSize{Width: int(m.Resize.GetWidth()), Height: int(m.Resize.GetHeight())})
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -16,6 +17,23 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/cloudless-project/cloudless/api"
+)
+
+const (
+	// dialTimeout bounds how long a call waits for a way to another node: longer
+	// than a relayed connection takes, shorter than a person waits in doubt.
+	dialTimeout = 5 * time.Second
+	// forwardTimeout bounds a call that another node answers: an entry of the
+	// Raft log takes milliseconds, and a caller without a deadline must not hang
+	// on a node that died without a word.
+	forwardTimeout = 10 * time.Second
+	// keepaliveTime and keepaliveTimeout bound how long a dead connection is
+	// taken for a live one.
+	keepaliveTime    = 10 * time.Second
+	keepaliveTimeout = 5 * time.Second
+	// idleTimeout is when a connection that nobody uses is closed. Without it
+	// every node that was ever asked would be dialled for good.
+	idleTimeout = 5 * time.Minute
 )
 
 // DialFunc opens a connection to a node's API.
@@ -42,8 +60,17 @@ func (p *pool) to(node api.NodeID) (*grpc.ClientConn, error) {
 	}
 	c, err := grpc.NewClient("passthrough:///"+string(node),
 		grpc.WithTransportCredentials(provenCredentials{}),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return p.dial(ctx, node) }),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+			defer cancel()
+			return p.dial(ctx, node)
+		}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
+			MinConnectTimeout: dialTimeout,
+		}),
+		grpc.WithIdleTimeout(idleTimeout),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 	)
 	if err != nil {
@@ -83,6 +110,8 @@ func (p *pool) forwardUnary(ctx context.Context, node api.NodeID, caller *Caller
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
+	defer cancel()
 	if ctx, err = onBehalfOf(ctx, caller); err != nil {
 		return nil, err
 	}

@@ -6,8 +6,6 @@ import (
 	"io"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/cloudless-project/cloudless/api"
 	pb "github.com/cloudless-project/cloudless/api/pb/cloudless/v1"
 	"github.com/cloudless-project/cloudless/api/wire"
@@ -27,17 +25,27 @@ func (s *workloadServer) Logs(req *pb.LogsRequest, stream pb.WorkloadService_Log
 		return stream.Send(m)
 	}
 	c := caller(stream.Context())
-	group, ctx := errgroup.WithContext(stream.Context())
-	for _, r := range found {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	// One replica that cannot be read hides nothing of the others: its error
+	// comes at the end.
+	var group sync.WaitGroup
+	failures := make([]error, len(found))
+	for i, r := range found {
 		one := &pb.LogsRequest{Target: string(r.ID), Follow: req.GetFollow(), Tail: req.Tail, Since: req.GetSince()}
-		switch {
-		case r.Node == s.cfg.Self.ID:
-			group.Go(func() error { return s.localLogs(ctx, r, one, send) })
-		case c.Via == "": // one hop is enough: the node that was asked knows where
-			group.Go(func() error { return s.remoteLogs(ctx, c, r, one, send) })
-		}
+		group.Go(func() {
+			switch {
+			case r.Node == s.cfg.Self.ID:
+				failures[i] = s.localLogs(ctx, r, one, send)
+			case c.Via != "": // one hop is enough: the node that was asked knows where
+				failures[i] = api.Errorf(api.KindConflict, "replica %s is not on this node any more", r.ID).WithHint("try again")
+			default:
+				failures[i] = s.remoteLogs(ctx, c, r, one, send)
+			}
+		})
 	}
-	return group.Wait()
+	group.Wait()
+	return errors.Join(failures...)
 }
 
 func (s *workloadServer) localLogs(ctx context.Context, r api.Replica, req *pb.LogsRequest, send func(*pb.LogsResponse) error) error {
@@ -82,7 +90,7 @@ func (s *workloadServer) remoteLogs(ctx context.Context, c *Caller, r api.Replic
 	}
 	in, err := pb.NewWorkloadServiceClient(conn).Logs(ctx, req)
 	if err != nil {
-		return wire.ErrorFromStatus(err)
+		return s.elsewhere(ctx, r.Node, err)
 	}
 	for {
 		m, err := in.Recv()
@@ -90,7 +98,7 @@ func (s *workloadServer) remoteLogs(ctx context.Context, c *Caller, r api.Replic
 			return nil
 		}
 		if err != nil {
-			return wire.ErrorFromStatus(err)
+			return s.elsewhere(ctx, r.Node, err)
 		}
 		if err := send(m); err != nil {
 			return err

@@ -12,8 +12,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
 
 	"github.com/cloudless-project/cloudless/api"
 	pb "github.com/cloudless-project/cloudless/api/pb/cloudless/v1"
@@ -64,8 +66,11 @@ type Config struct {
 	Runtime Runtime
 	Images  Importer
 
-	Dial     DialFunc                   // a node's API over the mesh
-	Leader   func() (api.NodeID, bool)  // as far as this node knows
+	Dial   DialFunc                  // a node's API over the mesh
+	Leader func() (api.NodeID, bool) // as far as this node knows
+	// Standing says whether a member that is connected may still call; renewing
+	// tells that the call is for a new certificate. Default: always.
+	Standing func(m api.Member, renewing bool) error
 	View     func() api.ClusterView     // the last one received
 	Status   func() api.Status          // of this node
 	LastSeen func(api.NodeID) time.Time // of a node's heartbeat, on the leader
@@ -94,6 +99,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Standing == nil {
+		cfg.Standing = func(api.Member, bool) error { return nil }
+	}
 	s := &Server{cfg: cfg, pipe: newPipeListener(cfg.Self)}
 	s.pool = newPool(s.dial)
 	s.calls = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -111,8 +119,10 @@ func New(cfg Config) (*Server, error) {
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxHeaderListSize(64<<10),
 		grpc.MaxConcurrentStreams(1024),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 15 * time.Minute, Time: 30 * time.Second, Timeout: keepaliveTimeout}),
 		grpc.ConnectionTimeout(10*time.Second),
 	)
 	pb.RegisterSystemServiceServer(s.grpc, &systemServer{Server: s})
@@ -215,7 +225,7 @@ type panicError struct {
 func (e *panicError) Unwrap() error { return e.error }
 
 func (s *Server) answer(ctx context.Context, req any, method string, handler grpc.UnaryHandler) (any, error) {
-	c, r, err := authorise(ctx, method)
+	c, r, err := s.admit(ctx, method)
 	if err != nil {
 		return nil, err
 	}
@@ -230,7 +240,7 @@ func (s *Server) answer(ctx context.Context, req any, method string, handler grp
 	}
 	reply, err := s.pool.forwardUnary(ctx, to, c, method, req)
 	if err != nil {
-		return nil, wire.ErrorFromStatus(err)
+		return nil, s.elsewhere(ctx, to, err)
 	}
 	s.localise(reply)
 	return reply, nil
@@ -245,7 +255,7 @@ func (s *Server) stream(srv any, in grpc.ServerStream, info *grpc.StreamServerIn
 }
 
 func (s *Server) answerStream(srv any, in grpc.ServerStream, method string, handler grpc.StreamHandler) error {
-	c, r, err := authorise(in.Context(), method)
+	c, r, err := s.admit(in.Context(), method)
 	if err != nil {
 		return err
 	}
@@ -254,9 +264,36 @@ func (s *Server) answerStream(srv any, in grpc.ServerStream, method string, hand
 		return err
 	}
 	if to != s.cfg.Self.ID {
-		return wire.ErrorFromStatus(s.pool.forwardStream(to, c, method, in, nil))
+		return s.elsewhere(in.Context(), to, s.pool.forwardStream(to, c, method, in, nil))
 	}
 	return handler(srv, &callerStream{in, context.WithValue(in.Context(), callerKey{}, c)})
+}
+
+// admit authorises a call by the table, and by how the caller stands now.
+func (s *Server) admit(ctx context.Context, method string) (*Caller, rule, error) {
+	c, r, err := authorise(ctx, method)
+	if err != nil {
+		return nil, rule{}, err
+	}
+	renewing := method == pb.SyncService_RenewCertificate_FullMethodName
+	return c, r, s.cfg.Standing(c.Member, renewing)
+}
+
+// elsewhere is the error of a call that another node should have answered: its
+// own word if there is one, otherwise that it cannot be reached.
+func (s *Server) elsewhere(ctx context.Context, node api.NodeID, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err() // the caller's own end, or its own deadline
+	}
+	st, ok := status.FromError(err)
+	if ok && len(st.Details()) == 0 && (st.Code() == codes.Unavailable || st.Code() == codes.DeadlineExceeded) {
+		return api.Errorf(api.KindUnavailable, "node %s does not answer: %s", s.nodeName(node), st.Message()).
+			WithHint("what runs goes on running; try again in a moment, and if it was a change, look first whether it was made")
+	}
+	return wire.ErrorFromStatus(err)
 }
 
 // callerStream is a stream whose context knows the caller.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -105,6 +106,7 @@ type pipeListener struct {
 	self  api.Member
 	conns chan net.Conn
 	done  chan struct{}
+	close sync.Once
 }
 
 func newPipeListener(self api.Member) *pipeListener {
@@ -135,11 +137,7 @@ func (l *pipeListener) Accept() (net.Conn, error) {
 
 // Close implements net.Listener.
 func (l *pipeListener) Close() error {
-	select {
-	case <-l.done:
-	default:
-		close(l.done)
-	}
+	l.close.Do(func() { close(l.done) })
 	return nil
 }
 

@@ -1,6 +1,8 @@
 package state
 
 import (
+	"slices"
+
 	"github.com/hashicorp/go-memdb"
 
 	"github.com/cloudless-project/cloudless/api"
@@ -154,8 +156,11 @@ func (v View) For(node, leader api.NodeID) api.ClusterView {
 		out.Replicas = append(out.Replicas, c)
 	}
 	for _, i := range images.all(v.txn) {
-		if refs[i.Ref] {
+		switch {
+		case refs[i.Ref]:
 			out.Images = append(out.Images, *i)
+		case slices.Contains(i.Holders, node): // so that it notices what was removed or replaced
+			out.Images = append(out.Images, api.Image{Ref: i.Ref, Digest: i.Digest})
 		}
 	}
 	return out
