@@ -43,7 +43,7 @@ type Device struct {
 
 func newDevice(l *Lab, m machine) *Device {
 	return &Device{
-		Name: m.name, Site: m.site, NAT: m.nat, Addr: m.addr.Addr(),
+		Name: m.name, Site: m.site.Name, NAT: m.site.NAT, Addr: m.ip(),
 		Dir: filepath.Join(l.Dir, m.name), lab: l, machine: m,
 	}
 }

@@ -47,6 +47,8 @@ type Lab struct {
 	life    *os.File // every init holds the other end
 	lifeIn  *os.File
 	tempDir bool
+
+	renumbered, moved int // how often; each takes a fresh address
 }
 
 // record is a lab as it is written to runDir.
@@ -246,15 +248,11 @@ func (l *Lab) Cut(ctx context.Context, name string) error { return l.plug(ctx, n
 func (l *Lab) Heal(ctx context.Context, name string) error { return l.plug(ctx, name, true) }
 
 func (l *Lab) plug(ctx context.Context, name string, in bool) error {
-	if d, ok := l.Lookup(name); ok {
-		return d.machine.plug(ctx, in)
+	m, err := l.machine(name)
+	if err != nil {
+		return err
 	}
-	for _, r := range l.routers {
-		if r.name == name {
-			return r.plug(ctx, in)
-		}
-	}
-	return fmt.Errorf("the lab has neither a device nor a home named %q", name)
+	return m.plug(ctx, in)
 }
 
 // Close switches everything off and removes it. Logs and disks stay when

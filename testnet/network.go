@@ -13,18 +13,34 @@ import (
 // netlink: what it did can be read in a log and repeated by hand.
 
 // buildInternet makes the namespace in which everything public is plugged
-// together. Its address is a gateway that leads nowhere.
+// together. Its addresses are gateways: between the lab's public ranges and to
+// the homes' IPv6 networks, and to nowhere else.
 func buildInternet(ctx context.Context, id string) error {
 	ns := nsName(id, internetName)
 	if err := run(ctx, "", "ip", "netns", "add", ns); err != nil {
 		return err
 	}
-	return ipBatch(ctx, ns,
+	if err := ipBatch(ctx, ns,
 		"link set lo up",
 		"link add br0 address 06:c1:00:00:00:00 type bridge",
 		fmt.Sprintf("addr add %s/%d dev br0", internetGateway, internetPrefix.Bits()),
+		fmt.Sprintf("addr add %s/%d dev br0", mappedGateway, mappedPrefix.Bits()),
+		fmt.Sprintf("addr add %s/%d dev br0 nodad", internet6Gateway, internet6Prefix.Bits()),
 		"link set br0 up",
-	)
+	); err != nil {
+		return err
+	}
+	return forward(ctx, ns)
+}
+
+// forward makes a namespace a router.
+func forward(ctx context.Context, ns string) error {
+	for _, file := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
+		if err := run(ctx, "1", "nsenter", "--net=/run/netns/"+ns, "tee", "/proc/sys/net/"+file); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // build makes a machine's namespace and plugs it into its bridge. The bridge's
@@ -33,81 +49,65 @@ func (m machine) build(ctx context.Context) error {
 	if err := run(ctx, "", "ip", "netns", "add", m.ns); err != nil {
 		return err
 	}
-	dev := "eth0"
-	if m.router {
-		dev = "wan"
-	}
-	if err := ipBatch(ctx, m.bridge,
-		fmt.Sprintf("link add %s type veth peer name %s netns %s address %s", m.name, dev, m.ns, m.mac),
-		fmt.Sprintf("link set %s master br0 up", m.name),
-	); err != nil {
-		return err
-	}
-	lines := []string{
-		"link set lo up",
-		fmt.Sprintf("addr add %s dev %s", m.addr, dev),
-		fmt.Sprintf("link set %s up", dev),
-		fmt.Sprintf("route add default via %s", m.gateway),
-	}
-	if m.router {
-		lines = append(lines,
-			// Of its own: a bridge without takes the address of one of its ports,
-			// and another one when that device reboots.
-			fmt.Sprintf("link add br0 address %s type bridge", strings.Replace(m.mac, "02:", "06:", 1)),
-			fmt.Sprintf("addr add %s dev br0", m.lan),
-			"link set br0 up",
-		)
-	}
-	if err := ipBatch(ctx, m.ns, lines...); err != nil {
+	if err := m.connect(ctx); err != nil {
 		return err
 	}
 	if !m.router {
-		return nil
+		return ipBatch(ctx, m.ns, "link set lo up")
+	}
+	lines := []string{
+		"link set lo up",
+		// Of its own: a bridge without takes the address of one of its ports,
+		// and another one when that device reboots.
+		fmt.Sprintf("link add br0 address %s type bridge", strings.Replace(m.mac, "02:", "06:", 1)),
+	}
+	if m.lan.IsValid() {
+		lines = append(lines, fmt.Sprintf("addr add %s dev br0", m.lan))
+	}
+	if m.lan6.IsValid() {
+		lines = append(lines, fmt.Sprintf("addr add %s dev br0 nodad", m.lan6))
+	}
+	if err := ipBatch(ctx, m.ns, append(lines, "link set br0 up")...); err != nil {
+		return err
 	}
 	return m.buildRouter(ctx)
 }
 
-func (m machine) buildRouter(ctx context.Context) error {
-	if err := run(ctx, m.ruleset(), "nsenter", "--net=/run/netns/"+m.ns, "nft", "-f", "-"); err != nil {
-		return err
+// dev is the machine's interface to the outside.
+func (m machine) dev() string {
+	if m.router {
+		return "wan"
 	}
-	if m.uplink != "" {
-		if err := run(ctx, "", "tc", "-n", m.ns, "qdisc", "add", "dev", "wan", "root", "tbf",
-			"rate", m.uplink, "burst", "64kb", "latency", "50ms"); err != nil {
-			return err
-		}
-	}
-	return run(ctx, "1", "nsenter", "--net=/run/netns/"+m.ns, "tee", "/proc/sys/net/ipv4/ip_forward")
+	return "eth0"
 }
 
-// ruleset is the nftables configuration of a home router. Unsolicited packets
-// must be dropped before they are confirmed in conntrack: otherwise a stray
-// packet of a hole punch takes the tuple that the answer needs, and no punch
-// ever succeeds.
-func (m machine) ruleset() string {
-	translate := "masquerade"
-	if m.nat == Symmetric {
-		translate = "masquerade fully-random"
+// connect plugs the machine in and gives it its addresses.
+func (m machine) connect(ctx context.Context) error {
+	if err := ipBatch(ctx, m.bridge,
+		fmt.Sprintf("link add %s type veth peer name %s netns %s address %s", m.name, m.dev(), m.ns, m.mac),
+		fmt.Sprintf("link set %s master br0 up", m.name),
+	); err != nil {
+		return err
 	}
-	return fmt.Sprintf(`
-table ip home {
-	chain translate {
-		type nat hook postrouting priority srcnat; policy accept;
-		oifname "wan" %s
+	if err := ipBatch(ctx, m.ns, fmt.Sprintf("link set %s up", m.dev())); err != nil {
+		return err
 	}
-	chain forward {
-		type filter hook forward priority filter; policy drop;
-		iifname "br0" accept
-		ct state established,related accept
-	}
-	chain input {
-		type filter hook input priority filter; policy drop;
-		iifname { "br0", "lo" } accept
-		ct state established,related accept
-		iifname "wan" ct state new drop
-	}
+	return m.configure(ctx)
 }
-`, translate)
+
+// configure sets the addresses and routes of the outside.
+func (m machine) configure(ctx context.Context) error {
+	var lines []string
+	if m.addr.IsValid() {
+		lines = append(lines, fmt.Sprintf("addr add %s dev %s", m.addr, m.dev()), fmt.Sprintf("route replace default via %s", m.gateway))
+	}
+	if m.addr6.IsValid() {
+		lines = append(lines, fmt.Sprintf("addr add %s dev %s nodad", m.addr6, m.dev()), fmt.Sprintf("-6 route replace default via %s", m.gateway6))
+	}
+	if err := ipBatch(ctx, m.ns, lines...); err != nil || !m.lan6.IsValid() {
+		return err
+	}
+	return run(ctx, "", "ip", "-n", m.bridge, "-6", "route", "replace", m.lan6.Masked().String(), "via", m.addr6.Addr().String())
 }
 
 // destroy removes the namespace and everything in it. The kernel takes its time
@@ -140,9 +140,14 @@ func run(ctx context.Context, stdin, name string, args ...string) error {
 	if stdin != "" {
 		cmd.Stdin = strings.NewReader(stdin)
 	}
+	_, err := combined(cmd)
+	return err
+}
+
+func combined(cmd *exec.Cmd) (string, error) {
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("run %s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+		return "", fmt.Errorf("run %s: %w: %s", strings.Join(cmd.Args, " "), err, strings.TrimSpace(string(out)))
 	}
-	return nil
+	return string(out), nil
 }

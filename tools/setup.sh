@@ -6,7 +6,7 @@ set -euo pipefail
 declare -A package=(
 	[containerd]=containerd [runc]=runc [nft]=nftables [ip]=iproute2 [nsenter]=util-linux
 	[busybox]=busybox-static [iperf3]=iperf3 [curl]=curl [jq]=jq [protoc]=protobuf-compiler
-	[conntrack]=conntrack
+	[conntrack]=conntrack [miniupnpd]=miniupnpd-nftables
 )
 
 missing=()
