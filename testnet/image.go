@@ -41,7 +41,7 @@ func WriteWebImage(path, ref string, ballast int) error {
 	if ballast > 0 {
 		files["www/ballast"] = &fstest.MapFile{Mode: 0o644, Data: noise(ref, ballast)}
 	}
-	return writeImage(path, ref, files, "/bin/httpd", "-f", "-v", "-p", "8080", "-h", "/www")
+	return writeImage(path, ref, files, "/bin/httpd", "-f", "-vv", "-p", "8080", "-h", "/www")
 }
 
 func writeImage(path, ref string, files fs.FS, cmd ...string) error {

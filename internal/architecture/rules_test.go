@@ -22,6 +22,7 @@ const (
 	whyCLI      = "the command line talks to a node through its API; it must compile where no node runs"
 	whyRoot     = "main joins cli and node, and lends its executable to what the runtime starts; the work is done below"
 	whyNode     = "node is the composition root: only main is above it"
+	whySim      = "the simulator plays what decides purely in virtual time; the rest of the product is modelled, not imported"
 	whyTestnet  = "the lab drives the real binary from outside; a test that reaches inside proves less"
 )
 
@@ -45,6 +46,8 @@ var layers = []layer{
 	{"cli", []string{"api/...", "p2p", "security/identity", "internal/..."}, whyCLI},
 	{"node", []string{"api/...", "p2p/...", "raftmeta/...", "sched/...", "blockstore/...", "container/...", "svcnet/...", "security/...", "internal/..."}, whyNode},
 	{"testnet", []string{"api/...", "container/archive/...", "internal/..."}, whyTestnet},
+	{"testnet/sim", []string{"api/...", "raftmeta/...", "sched/...", "internal/..."}, "the simulator runs the real deciders in virtual time, and nothing that acts"},
+	{"testnet/sim", []string{"api/...", "raftmeta/liveness", "internal/..."}, whySim},
 	{"internal", nil, whyInternal},
 	{".", []string{"cli", "node", "container/logfile", "internal/..."}, whyRoot},
 }

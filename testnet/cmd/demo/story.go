@@ -45,7 +45,7 @@ func (s *story) steps() []step {
 	return []step{
 		{"The VPS founds the cluster", s.found},
 		{"Three devices join with one token each, from behind their NATs", s.join},
-		{"A laptop joins in a café: relayed at once, direct as soon as the NATs allow it", s.paths},
+		{"A laptop joins in a café: direct where the NATs allow it, relayed where not", s.paths},
 		{"An image is imported on pi", s.importImage},
 		{"Three replicas are asked for, through desk", s.apply},
 		{"Every device reaches the service by its name", s.visit},
