@@ -33,6 +33,7 @@ type Anchor struct {
 	dir     *directory
 	journal *journal
 	machine *machine
+	halt    *halt
 	raft    *raft.Raft
 	metrics *metrics
 
@@ -63,7 +64,8 @@ func Open(cfg Config) (_ *Anchor, err error) {
 	if err != nil {
 		return nil, dir.explain(snapshotDir, err)
 	}
-	journal, err := openJournal(dir, logger)
+	halt := newHalt()
+	journal, err := openJournal(dir, logger, halt)
 	if err != nil {
 		return nil, err
 	}
@@ -71,8 +73,8 @@ func Open(cfg Config) (_ *Anchor, err error) {
 	if err := verify(dir, journal, snapshots); err != nil {
 		return nil, err
 	}
-	a := &Anchor{cfg: cfg, dir: dir, journal: journal, notify: make(chan bool, 8)}
-	a.machine = &machine{store: state.New(), halted: make(chan struct{})}
+	a := &Anchor{cfg: cfg, dir: dir, journal: journal, halt: halt, notify: make(chan bool, 8)}
+	a.machine = &machine{store: state.New(), halt: halt}
 	a.closing, a.beginClose = context.WithCancel(context.Background())
 	if err := a.start(snapshots, logger); err != nil {
 		return nil, err
@@ -141,8 +143,8 @@ func (a *Anchor) bootstrap(conf *raft.Config, snapshots raft.SnapshotStore, tran
 func (a *Anchor) Run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
-	case <-a.machine.halted:
-		return errors.Join(a.machine.err, a.Close())
+	case <-a.halt.halted:
+		return errors.Join(a.halt.reason(), a.Close())
 	}
 	if a.IsLeader() {
 		if servers, err := a.Servers(); err == nil && len(servers) > 1 {

@@ -68,15 +68,24 @@ func (d *directory) acquire() (err error) {
 }
 
 func (d *directory) checkRoom() error {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(d.path, &fs); err != nil {
-		return d.explain("", err)
+	free, err := d.free()
+	if err != nil {
+		return err
 	}
-	if free := fs.Bavail * uint64(fs.Bsize); free < minFree {
+	if free < minFree {
 		return api.Errorf(api.KindExhausted, "the disk of %s has %d MiB left, an anchor needs %d", d.path, free>>20, minFree>>20).
 			WithHint("make room on that disk, then start again")
 	}
 	return nil
+}
+
+// free returns how many bytes the disk has left.
+func (d *directory) free() (uint64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(d.path, &fs); err != nil {
+		return 0, d.explain("", err)
+	}
+	return fs.Bavail * uint64(fs.Bsize), nil
 }
 
 // checkOwner writes the node's ID into a new directory and compares it in an

@@ -1,14 +1,12 @@
 package raftmeta
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"os"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -20,107 +18,217 @@ import (
 const segmentSize = 8 << 20
 
 // journal is the write-ahead log, and raft's store for terms and votes, with
-// one thing added: the mark, a separate file with the index of the last entry
-// that was durable. A log whose end is missing looks to itself like one that
-// was cut short by a crash; the mark tells the two apart. It is written after
-// the log's fsync and not synced itself, so it may lag behind the log after a
-// power cut, but never runs ahead of it.
+// two things added.
+//
+// The mark: a log whose end is missing looks to itself like one that was cut
+// short by a crash; the mark tells the two apart.
+//
+// What follows a failed write: the log keeps the frames of that write in
+// memory and would confuse them with later ones. When the disk was full, the
+// log is mended and opened anew once there is room; after any other failure
+// nobody knows what is on the disk, and the anchor halts.
 type journal struct {
-	*wal.WAL
-	meta *metadb.BoltMetaDB // of WAL, which does not close it
+	dir    *directory
+	logger hclog.Logger
+	halt   *halt
+	mark   *mark
 
-	mu   sync.Mutex
-	mark *os.File
-	last uint64 // what the mark says
+	mu   sync.RWMutex // held to read, except while log is replaced
+	log  *openLog
+	full error // why log takes no entries until it is opened anew
 }
 
-func openJournal(dir *directory, logger hclog.Logger) (_ *journal, err error) {
-	j := &journal{meta: &metadb.BoltMetaDB{}}
-	if j.mark, err = dir.root.OpenFile(markFile, os.O_CREATE|os.O_RDWR, 0o600); err != nil {
-		return nil, dir.explain(markFile, err)
+func openJournal(dir *directory, logger hclog.Logger, halt *halt) (_ *journal, err error) {
+	j := &journal{dir: dir, logger: logger, halt: halt}
+	if j.mark, err = openMark(dir); err != nil {
+		return nil, err
 	}
 	defer closeOnError(&err, j.mark.Close)
-	if err := j.readMark(); err != nil {
-		return nil, dir.damaged(markFile, "%w", err)
-	}
-	defer closeOnError(&err, j.meta.Close)
-	if j.WAL, err = openWAL(filepath.Join(dir.path, walDir), j.meta, logger); err != nil {
-		if explained := dir.explain(walDir, err); !isPlain(explained) {
-			return nil, explained
-		}
-		return nil, dir.damaged(walDir, "%w", err)
+	if j.log, err = openWAL(dir, j.mark.get(), logger); err != nil {
+		return nil, err
 	}
 	return j, nil
-}
-
-// openWAL opens the log and survives what damaged files can do to the code
-// that maps them into memory.
-func openWAL(dir string, meta *metadb.BoltMetaDB, logger hclog.Logger) (w *wal.WAL, err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			w, err = nil, fmt.Errorf("opening it failed badly: %v", p)
-		}
-	}()
-	return wal.Open(dir, wal.WithMetaStore(meta), wal.WithSegmentSize(segmentSize), wal.WithLogger(logger))
 }
 
 // StoreLog implements raft.LogStore.
 func (j *journal) StoreLog(entry *raft.Log) error { return j.StoreLogs([]*raft.Log{entry}) }
 
-// StoreLogs implements raft.LogStore.
+// StoreLogs implements raft.LogStore. Raft calls it from one goroutine.
 func (j *journal) StoreLogs(entries []*raft.Log) error {
-	if err := j.WAL.StoreLogs(entries); err != nil || len(entries) == 0 {
+	if err := j.heal(); err != nil || len(entries) == 0 {
 		return err
 	}
-	return j.setMark(entries[len(entries)-1].Index)
+	if err := j.with(func(l *openLog) error { return l.StoreLogs(entries) }); err != nil {
+		j.fail(err)
+		return err
+	}
+	return j.mark.set(entries[len(entries)-1].Index)
 }
 
 // DeleteRange implements raft.LogStore. When it removes the end of the log
 // the mark steps back first.
 func (j *journal) DeleteRange(first, last uint64) error {
-	j.mu.Lock()
-	steps := j.last >= first && j.last <= last
-	j.mu.Unlock()
-	if steps {
-		if err := j.setMark(first - 1); err != nil {
+	if at := j.mark.get(); at >= first && at <= last {
+		if err := j.heal(); err != nil {
+			return err
+		}
+		if err := j.mark.set(first - 1); err != nil {
 			return err
 		}
 	}
-	return j.WAL.DeleteRange(first, last)
+	return j.with(func(l *openLog) error { return l.DeleteRange(first, last) })
 }
 
-// Close closes the log.
-func (j *journal) Close() error {
-	return errors.Join(j.WAL.Close(), j.meta.Close(), j.mark.Close())
-}
-
-const markSize = 8 + 4
-
-func (j *journal) setMark(index uint64) error {
+// fail notes that a write failed. That a segment is sealed means that the disk
+// was too full for the one that should follow it.
+func (j *journal) fail(cause error) {
+	if errors.Is(cause, wal.ErrSealed) {
+		cause = errors.Join(syscall.ENOSPC, cause)
+	}
+	if !errors.Is(cause, syscall.ENOSPC) && !errors.Is(cause, syscall.EDQUOT) {
+		j.halt.now(j.dir.explain(walDir, cause))
+		return
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	b := binary.BigEndian.AppendUint64(make([]byte, 0, markSize), index)
-	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-	if _, err := j.mark.WriteAt(b, 0); err != nil {
-		return fmt.Errorf("write mark: %w", err)
+	j.full = cause
+}
+
+// heal returns nil when the log can be written to.
+func (j *journal) heal() error {
+	if err := j.halt.reason(); err != nil {
+		return err
 	}
-	j.last = index
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.full == nil {
+		return nil
+	}
+	if free, err := j.dir.free(); err != nil || free < 2*segmentSize {
+		return errors.Join(j.full, err)
+	}
+	if err := j.reopen(); err != nil {
+		j.halt.now(err)
+		return err
+	}
+	j.full = nil
 	return nil
 }
 
-func (j *journal) readMark() error {
-	b := make([]byte, markSize)
-	n, err := j.mark.ReadAt(b, 0)
-	if n == 0 {
-		return nil // new, or not yet on disk when the power went
+// reopen replaces the log by what is on the disk of it, up to the last entry
+// that was acknowledged.
+func (j *journal) reopen() error {
+	if err := j.log.Close(); err != nil {
+		return j.dir.explain(walDir, err)
 	}
-	if n < markSize {
-		return fmt.Errorf("it has %d bytes: %w", n, err)
+	log, err := openWAL(j.dir, j.mark.get(), j.logger)
+	if err != nil {
+		return err
 	}
-	if binary.BigEndian.Uint32(b[8:]) != crc32.Checksum(b[:8], castagnoli) {
-		return errChecksum
+	j.log = log
+	last, err := log.LastIndex()
+	if err != nil {
+		return j.dir.explain(walDir, err)
 	}
-	j.last = binary.BigEndian.Uint64(b)
+	durable := j.mark.get()
+	if last < durable {
+		return j.dir.damaged(j.dir.segment(durable), "the log ends with entry %d, but entry %d was acknowledged", last, durable)
+	}
+	if last > durable {
+		if err := log.DeleteRange(durable+1, last); err != nil {
+			return j.dir.explain(walDir, err)
+		}
+	}
 	return nil
 }
+
+// Close closes the files.
+func (j *journal) Close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return errors.Join(j.log.Close(), j.mark.Close())
+}
+
+func (j *journal) with(f func(*openLog) error) error {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return f(j.log)
+}
+
+// FirstIndex implements raft.LogStore.
+func (j *journal) FirstIndex() (index uint64, err error) {
+	err = j.with(func(l *openLog) error { index, err = l.FirstIndex(); return err })
+	return index, err
+}
+
+// LastIndex implements raft.LogStore.
+func (j *journal) LastIndex() (index uint64, err error) {
+	err = j.with(func(l *openLog) error { index, err = l.LastIndex(); return err })
+	return index, err
+}
+
+// GetLog implements raft.LogStore.
+func (j *journal) GetLog(index uint64, entry *raft.Log) error {
+	return j.with(func(l *openLog) error { return l.GetLog(index, entry) })
+}
+
+// IsMonotonic implements raft.MonotonicLogStore.
+func (*journal) IsMonotonic() bool { return true }
+
+// Set implements raft.StableStore.
+func (j *journal) Set(key, value []byte) error {
+	return j.with(func(l *openLog) error { return l.Set(key, value) })
+}
+
+// Get implements raft.StableStore.
+func (j *journal) Get(key []byte) (value []byte, err error) {
+	err = j.with(func(l *openLog) error { value, err = l.Get(key); return err })
+	return value, err
+}
+
+// SetUint64 implements raft.StableStore.
+func (j *journal) SetUint64(key []byte, value uint64) error {
+	return j.with(func(l *openLog) error { return l.SetUint64(key, value) })
+}
+
+// GetUint64 implements raft.StableStore.
+func (j *journal) GetUint64(key []byte) (value uint64, err error) {
+	err = j.with(func(l *openLog) error { value, err = l.GetUint64(key); return err })
+	return value, err
+}
+
+// openLog is the log with its table of contents, which it does not close.
+type openLog struct {
+	*wal.WAL
+	meta *metadb.BoltMetaDB
+}
+
+// openWAL opens the log and survives what damaged files can do to the code
+// that maps them into memory.
+func openWAL(dir *directory, mark uint64, logger hclog.Logger) (*openLog, error) {
+	l := &openLog{meta: &metadb.BoltMetaDB{}}
+	err := func() (err error) {
+		defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("opening it failed badly: %v", p)
+			}
+		}()
+		if err := mendTail(dir, l.meta, mark); err != nil {
+			return err
+		}
+		l.WAL, err = wal.Open(filepath.Join(dir.path, walDir),
+			wal.WithMetaStore(l.meta), wal.WithSegmentSize(segmentSize), wal.WithLogger(logger))
+		return err
+	}()
+	if err == nil {
+		return l, nil
+	}
+	if explained := dir.explain(walDir, err); !isPlain(explained) {
+		return nil, errors.Join(explained, l.meta.Close())
+	}
+	return nil, errors.Join(dir.damaged(walDir, "%w", err), l.meta.Close())
+}
+
+// Close closes both.
+func (l *openLog) Close() error { return errors.Join(l.WAL.Close(), l.meta.Close()) }

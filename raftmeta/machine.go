@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"sync"
 
 	"github.com/hashicorp/raft"
 
@@ -17,38 +16,30 @@ import (
 // it cannot read it halts: going on would make a state that no other anchor has.
 type machine struct {
 	store *state.Store
-
-	haltOnce sync.Once
-	halted   chan struct{}
-	err      error // valid once halted is closed
+	halt  *halt
 }
 
 // Apply implements raft.FSM. It returns a state.Result, or the error that
 // halted the machine.
 func (m *machine) Apply(entry *raft.Log) any {
-	select {
-	case <-m.halted:
-		return m.err
-	default:
+	if err := m.halt.reason(); err != nil {
+		return err
 	}
 	body, err := unframe(entry.Data)
 	if err != nil {
-		return m.halt(entry.Index, err)
+		return m.unreadable(entry.Index, err)
 	}
 	cmds, err := state.Decode(body)
 	if err != nil {
-		return m.halt(entry.Index, err)
+		return m.unreadable(entry.Index, err)
 	}
 	return m.store.Apply(entry.Index, cmds)
 }
 
-func (m *machine) halt(index uint64, cause error) error {
-	m.haltOnce.Do(func() {
-		m.err = api.Errorf(api.KindUnsupported, "entry %d of the cluster's log cannot be read: %w", index, cause).
-			WithHint("update Cloudless on this anchor: the others run a newer version")
-		close(m.halted)
-	})
-	return m.err
+func (m *machine) unreadable(index uint64, cause error) error {
+	m.halt.now(api.Errorf(api.KindUnsupported, "entry %d of the cluster's log cannot be read: %w", index, cause).
+		WithHint("update Cloudless on this anchor: the others run a newer version"))
+	return m.halt.reason()
 }
 
 // Snapshot implements raft.FSM.

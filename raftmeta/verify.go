@@ -28,8 +28,8 @@ func verify(dir *directory, j *journal, snapshots raft.SnapshotStore) error {
 	if err != nil {
 		return dir.damaged(walDir, "%w", err)
 	}
-	if end := max(last, covered); end < j.last {
-		return dir.damaged(dir.segment(j.last), "the log ends with entry %d, but entry %d was acknowledged", end, j.last)
+	if end := max(last, covered); end < j.mark.get() {
+		return dir.damaged(dir.segment(j.mark.get()), "the log ends with entry %d, but entry %d was acknowledged", end, j.mark.get())
 	}
 	if first > covered+1 {
 		return dir.damaged(dir.segment(first), "the log begins with entry %d, but the newest snapshot ends with %d", first, covered)
