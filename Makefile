@@ -69,6 +69,10 @@ e2e: build ## The real binary in the lab (needs root)
 bench: build ## Measure join, placement, failover, throughput, footprint; writes build/bench.jsonl
 	go run ./testnet/cmd/bench
 
+.PHONY: sim
+sim: ## Thousands of nodes in virtual time: convergence, false deaths, faults; appends to build/bench.jsonl
+	go run ./testnet/sim/cmd
+
 .PHONY: fuzz
 fuzz: ## Every fuzz test, FUZZTIME each (default 10s)
 	tools/fuzz.sh $(FUZZTIME)

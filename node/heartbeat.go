@@ -2,7 +2,7 @@ package node
 
 import (
 	"context"
-	"encoding/json"
+	"encoding/binary"
 
 	"go.uber.org/zap"
 
@@ -13,8 +13,17 @@ import (
 
 // heartbeat is what a node publishes; who sent it is known from the message.
 type heartbeat struct {
-	Incarnation uint64 `json:"i"`
-	Seq         uint64 `json:"s"`
+	incarnation uint64 // of the daemon
+}
+
+// encode keeps it small: heartbeats are most of an idle node's traffic.
+func (h heartbeat) encode() []byte { return binary.BigEndian.AppendUint64(nil, h.incarnation) }
+
+func decodeHeartbeat(data []byte) (heartbeat, bool) {
+	if len(data) != 8 {
+		return heartbeat{}, false
+	}
+	return heartbeat{binary.BigEndian.Uint64(data)}, true
 }
 
 // publisher is the part of the mesh that heartbeats need.
@@ -25,19 +34,11 @@ type publisher interface {
 // pulse publishes this node's heartbeats until ctx ends, at a pace that suits
 // the size of the cluster.
 func pulse(ctx context.Context, mesh publisher, incarnation uint64, nodes func() int, log *zap.Logger) error {
-	beat := heartbeat{Incarnation: incarnation}
-	send := func(ctx context.Context) {
-		beat.Seq++
-		data, err := json.Marshal(beat)
-		if err == nil {
-			err = mesh.Publish(ctx, api.TopicHeartbeat, data)
-		}
-		if err != nil && ctx.Err() == nil {
+	beat := heartbeat{incarnation}.encode()
+	for {
+		if err := mesh.Publish(ctx, api.TopicHeartbeat, beat); err != nil && ctx.Err() == nil {
 			log.Debug("publishing a heartbeat failed", zap.Error(err))
 		}
-	}
-	for {
-		send(ctx)
 		if retry.Sleep(ctx, retry.Jitter(liveness.HeartbeatInterval(nodes()))) != nil {
 			return nil
 		}

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"sync"
 	"time"
 
@@ -55,11 +54,11 @@ func (w *watcher) beat(id api.NodeID, h heartbeat) {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if before := w.born[id]; h.Incarnation > before {
+	if before := w.born[id]; h.incarnation > before {
 		if before != 0 {
 			w.detector.Restarted(id, now)
 		}
-		w.born[id] = h.Incarnation
+		w.born[id] = h.incarnation
 	}
 	w.detector.Heard(id, true, now)
 	w.last[id] = now
@@ -119,8 +118,7 @@ func (w *watcher) judge(nodes []api.Node, self api.NodeID) ([]liveness.Transitio
 func (a *anchor) listen(ctx context.Context) error {
 	mesh := a.daemon.mesh
 	cancel, err := mesh.Subscribe(api.TopicHeartbeat, func(from api.NodeID, data []byte) {
-		var h heartbeat
-		if json.Unmarshal(data, &h) == nil {
+		if h, ok := decodeHeartbeat(data); ok {
 			a.watcher.beat(from, h)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 type Config struct {
 	SuspectFloor time.Duration // least silence before suspect; default 600ms
 	DownFloor    time.Duration // least silence before down, when witnesses confirm it; default 900ms
+	RoughFloor   time.Duration // the same on a path that loses or delays heartbeats; default 4s
 	LonelyFloor  time.Duration // the same when there is nobody to ask; default 2.2s
 	BrokenFloor  time.Duration // the same when the connection broke as well; default 1.5s
 	Ceiling      time.Duration // most silence before down that a jittery link can earn; default 10s
@@ -27,6 +28,7 @@ func (c Config) withDefaults() Config {
 	}
 	def(&c.SuspectFloor, 600*time.Millisecond)
 	def(&c.DownFloor, 900*time.Millisecond)
+	def(&c.RoughFloor, 4*time.Second)
 	def(&c.LonelyFloor, 2200*time.Millisecond)
 	def(&c.BrokenFloor, 1500*time.Millisecond)
 	def(&c.Ceiling, 10*time.Second)
@@ -68,7 +70,7 @@ func (d *Detector) Heard(node api.NodeID, heartbeat bool, now time.Time) {
 		return
 	}
 	if heartbeat {
-		t.learn(now.Sub(t.last), now)
+		t.learn(now.Sub(t.last), d.interval, now)
 	}
 	if now.After(t.last) || heartbeat {
 		t.last = now
@@ -79,10 +81,8 @@ func (d *Detector) Heard(node api.NodeID, heartbeat bool, now time.Time) {
 // Restarted notes that a node's daemon is another one than before. What came
 // before it was an outage: it says nothing of the link.
 func (d *Detector) Restarted(node api.NodeID, now time.Time) {
-	rtt := d.track(node, now).rtt
-	delete(d.tracks, node)
 	t := d.track(node, now)
-	t.last, t.rtt = now, rtt
+	*t = track{last: now, mean: d.interval, rtt: t.rtt, late: t.late, lateAt: t.lateAt}
 }
 
 // Measured notes the round trip to a node.

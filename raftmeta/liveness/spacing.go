@@ -1,6 +1,9 @@
 package liveness
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 const (
 	// minInterval is the spacing of heartbeats in a small mesh. At 350 bytes on
@@ -26,6 +29,13 @@ const (
 	// outage is the silence that is no trait of a link any more: it is left to
 	// the witnesses, and teaches no patience.
 	outage = 5 * time.Second
+
+	// A heartbeat that comes later than senders jitter was lost and sent again,
+	// or held up. Several of them within a few minutes make a path rough: a link
+	// that loses packets is also one that stalls, so silence on it means less.
+	lateBy     = 80 * time.Millisecond
+	roughAt    = 3.0             // late heartbeats, the older the less they count …
+	roughHalve = 1 * time.Minute // … half after this time
 )
 
 // track is what is known of one node.
@@ -35,6 +45,8 @@ type track struct {
 	deviation time.Duration // of the spacing; grows at once, shrinks slowly
 	longest   time.Duration // silence that it came back from, within memory
 	longestAt time.Time
+	late      float64 // late heartbeats, as of lateAt
+	lateAt    time.Time
 	rtt       time.Duration // to the judge; 0 when not measured
 	broken    time.Time     // the last connection broke then; zero while connected
 	goodbye   time.Time     // it said that it stops; zero otherwise
@@ -44,9 +56,12 @@ type track struct {
 // learn takes one spacing of heartbeats into account, as RFC 6298 does with
 // round trips, except that the deviation shrinks more slowly than it grows: a
 // link that loses a packet now and then must not look quiet in between.
-func (t *track) learn(spacing time.Duration, now time.Time) {
+func (t *track) learn(spacing, interval time.Duration, now time.Time) {
 	if spacing <= 0 || spacing >= outage {
 		return
+	}
+	if spacing > max(t.mean, interval)*11/10+lateBy {
+		t.late, t.lateAt = t.lateness(now)+1, now
 	}
 	deviation := (spacing - t.mean).Abs()
 	gain := time.Duration(16)
@@ -58,6 +73,11 @@ func (t *track) learn(spacing time.Duration, now time.Time) {
 	if spacing >= t.longest || now.Sub(t.longestAt) > memory {
 		t.longest, t.longestAt = spacing, now
 	}
+}
+
+// lateness is how many late heartbeats count.
+func (t *track) lateness(now time.Time) float64 {
+	return t.late * math.Exp2(-now.Sub(t.lateAt).Seconds()/roughHalve.Seconds())
 }
 
 // doubtAfter is how much silence a node's spacing explains: beyond it,
@@ -75,6 +95,9 @@ func (d *Detector) suspectAfter(t *track) time.Duration {
 // least of it.
 func (d *Detector) downAfter(t *track, floor time.Duration, now time.Time) time.Duration {
 	after := max(floor, d.doubtAfter(t)+d.interval/2)
+	if t.late > 0 && t.lateness(now) >= roughAt {
+		after = max(after, d.cfg.RoughFloor, d.cfg.RoughFloor+d.interval-minInterval)
+	}
 	if t.longest > d.suspectAfter(t) && now.Sub(t.longestAt) <= memory {
 		after = max(after, t.longest+d.interval)
 	}

@@ -10,7 +10,7 @@ import (
 
 const (
 	lanWitnesses = 3  // asked of a node's own zone
-	farWitnesses = 2  // asked of elsewhere
+	allWitnesses = 5  // with those of elsewhere
 	maxAsks      = 64 // nodes that are asked about in one Step
 	silentRounds = 3  // rounds without an answer after which witnesses count for nothing
 
@@ -175,7 +175,7 @@ func (s *scene) begin(n *api.Node, t *track) Ask {
 	}
 	q.round++
 	q.at = s.now
-	q.within = min(max(leastWithin, 3*t.rtt+100*time.Millisecond), mostWithin)
+	q.within = min(max(leastWithin, 3*t.rtt+100*time.Millisecond)+2*t.deviation, mostWithin)
 	q.asked = s.choose(n, q.round)
 	a := Ask{Node: n.ID, Within: q.within}
 	for _, w := range q.asked {
@@ -184,7 +184,7 @@ func (s *scene) begin(n *api.Node, t *track) Ask {
 	return a
 }
 
-// choose picks the witnesses of a round: those of the node's zone, and some
+// choose picks the witnesses of a round: those of the node's zone, filled up
 // from elsewhere, anchors first because every node is connected to them.
 func (s *scene) choose(n *api.Node, round int) []asked {
 	type candidate struct {
@@ -211,15 +211,14 @@ func (s *scene) choose(n *api.Node, round int) []asked {
 		far = append(far, c)
 	}
 	var out []asked
-	for _, group := range []struct {
-		from []candidate
-		take int
-	}{{lan, lanWitnesses}, {far, farWitnesses}} {
-		slices.SortFunc(group.from, func(a, b candidate) int { return cmp.Compare(a.rank, b.rank) })
-		for _, c := range group.from[:min(group.take, len(group.from))] {
+	take := func(from []candidate, most int) {
+		slices.SortFunc(from, func(a, b candidate) int { return cmp.Compare(a.rank, b.rank) })
+		for _, c := range from[:min(most, len(from))] {
 			out = append(out, asked{id: s.nodes[c.i].ID, lan: c.lan})
 		}
 	}
+	take(lan, lanWitnesses)
+	take(far, allWitnesses-len(out))
 	return out
 }
 
