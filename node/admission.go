@@ -24,11 +24,11 @@ const (
 // admission decides who is a member, and says that this node is one. It
 // implements p2p.Admission.
 type admission struct {
-	ca     *x509.Certificate
-	id     api.NodeID
-	anchor bool
+	ca *x509.Certificate
+	id api.NodeID
 
 	mu         sync.RWMutex
+	anchor     bool // this node is one
 	cert       []byte
 	member     api.Member
 	renewAt    time.Time
@@ -91,10 +91,10 @@ func (a *admission) Verify(peer api.NodeID, cert []byte) (api.Member, error) {
 	}
 	now := time.Now()
 	a.mu.RLock()
-	island := now.Sub(a.anchorSeen) > anchorAway
+	island, anchor := now.Sub(a.anchorSeen) > anchorAway, a.anchor
 	a.mu.RUnlock()
 	opts := identity.VerifyOptions{Peer: peer, Skew: clockSkew}
-	if island || a.anchor {
+	if island || anchor {
 		opts.Grace = offlineGrace
 	}
 	m, err := identity.Verify(cert, a.ca, now, opts)
@@ -130,6 +130,13 @@ func (a *admission) learn(revocations []api.Revocation) (fresh []api.NodeID) {
 	return fresh
 }
 
+// setAnchor notes whether this node is an anchor.
+func (a *admission) setAnchor(is bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.anchor = is
+}
+
 // sawAnchor notes that an anchor answered just now.
 func (a *admission) sawAnchor() {
 	a.mu.Lock()
@@ -147,7 +154,7 @@ func (d *daemon) standing(m api.Member, renewing bool) error {
 	if d.admission.Revoked(m.ID) {
 		return api.Errorf(api.KindDenied, "the identity %s was revoked", m.ID)
 	}
-	if renewing || d.anchor == nil || !d.anchor.raft.IsLeader() {
+	if renewing || !d.office.IsLeader() {
 		return nil
 	}
 	if now, ok := d.mesh.Admitted(m.ID); ok {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cloudless-project/cloudless/api"
-	"github.com/cloudless-project/cloudless/node/control"
+	"github.com/cloudless-project/cloudless/internal/retry"
 	"github.com/cloudless-project/cloudless/p2p"
 	"github.com/cloudless-project/cloudless/raftmeta"
 	"github.com/cloudless-project/cloudless/raftmeta/state"
@@ -29,13 +29,21 @@ type anchor struct {
 	daemon    *daemon
 	raft      *raftmeta.Anchor
 	authority *identity.Authority
+	epoch     uint64
 	scheduler *sched.Loop
 	watcher   *watcher
+	roster    roster
 }
 
-func (d *daemon) buildAnchor() error {
+// buildOffice opens the anchor that this node was, if it was one.
+func (d *daemon) buildOffice() error {
+	var err error
+	if d.office, err = newOffice(d); err != nil {
+		return err
+	}
+	d.parts.owner("anchor", d.office.run)
 	if !d.member.Anchor {
-		return nil
+		return d.office.wipe() // what a crash may have left behind
 	}
 	if err := d.checkRaftLog(); err != nil {
 		return err
@@ -44,40 +52,60 @@ func (d *daemon) buildAnchor() error {
 	if err != nil {
 		return err
 	}
-	listener, err := d.mesh.Listen(api.ProtoRaft, api.RoleAnchor)
+	a, err := d.office.open(authority, d.member.Epoch, !d.member.Founded && len(d.member.Contacts) == 0)
 	if err != nil {
 		return err
 	}
-	raft, err := raftmeta.Open(raftmeta.Config{
+	d.office.take(a)
+	return nil
+}
+
+// open opens the Raft log; bootstrap begins the cluster's first one.
+func (o *office) open(authority *identity.Authority, epoch uint64, bootstrap bool) (*anchor, error) {
+	d := o.daemon
+	a := &anchor{daemon: d, authority: authority, epoch: epoch, scheduler: o.scheduler, watcher: newWatcher()}
+	listener, err := d.mesh.Listen(api.ProtoRaft, api.RoleNode)
+	if err != nil {
+		return nil, err
+	}
+	a.raft, err = raftmeta.Open(raftmeta.Config{
 		Dir:       d.dir.join(raftDir),
 		ID:        d.self,
-		Streams:   raftStreams{listener, d.mesh},
-		Bootstrap: !d.member.Founded && len(d.member.Contacts) == 0,
+		Streams:   raftStreams{listener, d.mesh, epoch, a.admits},
+		Bootstrap: bootstrap,
 		Log:       d.log.Named("raft"),
 		Metrics:   d.registry,
 	})
 	if err != nil {
 		listener.Close()
-		return err
+		return nil, err
 	}
-	d.parts.owner("raft", raft.Run)
 	if err := d.noteFounded(); err != nil {
-		return err
+		return nil, errors.Join(err, a.raft.Close())
 	}
-	a := &anchor{daemon: d, raft: raft, authority: authority, watcher: newWatcher()}
-	d.anchor = a
-	a.scheduler, err = sched.New(sched.Config{Source: scheduleSource{raft}, Log: d.log.Named("sched"), Metrics: d.registry})
-	if err != nil {
-		return err
+	d.admission.setAnchor(true)
+	return a, nil
+}
+
+// admits reports whether a member may take part in the Raft group: its
+// certificate says so or, before that has got around, the state does.
+func (a *anchor) admits(m api.Member) bool {
+	if m.Has(api.RoleAnchor) {
+		return true
 	}
-	e := &enroller{
-		cluster: d.member.Cluster, name: d.member.Name, authority: authority, anchor: raft,
+	if a.raft == nil {
+		return false // not open yet
+	}
+	n, ok := a.raft.Store().View().Node(m.ID)
+	return ok && n.HoldsState()
+}
+
+func (a *anchor) enroller() *enroller {
+	d := a.daemon
+	return &enroller{
+		cluster: d.member.Cluster, name: d.member.Name, authority: a.authority, anchor: a.raft,
 		contacts: a.contacts, log: d.log.Named("enrol"),
 	}
-	d.mesh.ServeEnrol(e.enrol)
-	d.parts.loop("listen to heartbeats", a.listen)
-	d.parts.loop("lead", func(ctx context.Context) error { return raft.Lead(ctx, a.lead) })
-	return nil
 }
 
 // checkRaftLog refuses to begin the cluster's state anew under its old name:
@@ -96,31 +124,10 @@ func (d *daemon) checkRaftLog() error {
 
 // noteFounded remembers that there is a Raft log.
 func (d *daemon) noteFounded() error {
-	d.memberMu.Lock()
-	defer d.memberMu.Unlock()
 	if d.member.Founded {
 		return nil
 	}
-	d.member.Founded = true
-	return d.dir.saveJSON(membershipFile, d.member)
-}
-
-// serve gives the API what only an anchor has.
-func (a *anchor) serve(cfg *control.Config) {
-	cfg.Anchor = a.raft
-	cfg.LastSeen = a.watcher.lastSeen
-	cfg.Heard = func(id api.NodeID) { a.watcher.heard(id) }
-	cfg.Invite = a.invite
-	cfg.Issue = func(csr []byte, to api.Member) ([]byte, error) {
-		if id, err := identity.CSRNode(csr); err != nil || id != to.ID {
-			return nil, api.Errorf(api.KindDenied, "the certificate request is not by the key of %s", to.ID)
-		}
-		cert, _, err := a.authority.Issue(csr, to.Roles, to.Operator, time.Now(), certificateTTL)
-		return cert, err
-	}
-	cfg.Explain = func(v state.View, target string) (api.Explanation, error) {
-		return explain(v, target, time.Now())
-	}
+	return d.changeMembership(func(m *membership) { m.Founded = true })
 }
 
 // contacts lists the anchors for someone who knows none.
@@ -136,21 +143,41 @@ func (a *anchor) contacts() []p2p.Contact {
 }
 
 // lead is what the leading anchor does, until ctx ends with its leadership.
+// Losing it fails whatever is under way a moment before ctx ends; that is no
+// fault of this daemon.
 func (a *anchor) lead(ctx context.Context) error {
+	for {
+		err := a.decide(ctx)
+		if ctx.Err() != nil || api.KindOf(err) != api.KindUnavailable {
+			return err
+		}
+		a.daemon.log.Info("leading was interrupted", zap.Error(err))
+		if retry.Sleep(ctx, 100*time.Millisecond) != nil {
+			return nil
+		}
+	}
+}
+
+func (a *anchor) decide(ctx context.Context) error {
 	if err := a.ensureFounded(ctx); err != nil {
 		return err
 	}
-	if _, err := a.raft.Propose(ctx, state.RecordEvent{Event: api.Event{
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.announce(ctx) }) // first of all: every node waits for it
+	group.Go(func() error { return a.recordElection(ctx) })
+	group.Go(func() error { return a.scheduler.Run(ctx) })
+	group.Go(func() error { return a.watchLiveness(ctx) })
+	group.Go(func() error { return a.keepAnchors(ctx) })
+	return group.Wait()
+}
+
+func (a *anchor) recordElection(ctx context.Context) error {
+	_, err := a.raft.Propose(ctx, state.RecordEvent{Event: api.Event{
 		Time: time.Now(), Code: api.CodeLeaderElected, Reason: "Elected", Node: a.daemon.self,
 		Object:  api.Object{Kind: "node", Name: a.daemon.cfg.Name},
 		Message: fmt.Sprintf("%s leads the cluster", a.daemon.cfg.Name),
-	}}); err != nil {
-		return err
-	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return a.scheduler.Run(ctx) })
-	group.Go(func() error { return a.watchLiveness(ctx) })
-	return group.Wait()
+	}})
+	return err
 }
 
 // ensureFounded writes the cluster's first records: the cluster, and this node
@@ -164,6 +191,7 @@ func (a *anchor) ensureFounded(ctx context.Context) error {
 	_, err := a.raft.Propose(ctx,
 		state.CreateCluster{Cluster: api.Cluster{ID: d.member.Cluster, Name: d.member.Name, CA: d.member.CA, CreatedAt: now}},
 		state.EnrolNode{ID: d.self, Name: d.cfg.Name, Serial: d.admission.self().Serial, Now: now},
+		state.SetAnchor{ID: d.self, Anchor: true, Reason: "it founded the cluster", Now: now},
 		state.SetVoter{ID: d.self, Voter: true},
 	)
 	if err == nil {

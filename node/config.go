@@ -12,6 +12,7 @@ import (
 
 	"github.com/cloudless-project/cloudless/api"
 	"github.com/cloudless-project/cloudless/internal/buildinfo"
+	"github.com/cloudless-project/cloudless/raftmeta/anchors"
 )
 
 // DefaultSocket is where the control API listens unless told otherwise.
@@ -39,6 +40,7 @@ type Config struct {
 	NoWorkloads   bool     // a pure anchor or relay
 	CgroupParent  string   // below which containers get their cgroups, default /cloudless
 	Version       buildinfo.Info
+	Anchors       anchors.Config // how the leader chooses anchors
 
 	// isolated leaves the host and its network alone, for tests: no virtual IPs,
 	// no discovery on the LAN, no port mapping.

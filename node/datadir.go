@@ -110,6 +110,7 @@ type membership struct {
 	Certificate []byte        `json:"certificate"` // DER
 	Anchor      bool          `json:"anchor"`      // holds the authority and a Raft log
 	Founded     bool          `json:"founded"`     // on an anchor: its Raft log was begun, an empty one is a loss
+	Epoch       uint64        `json:"epoch"`       // the highest one seen; see api.Cluster
 	Contacts    []contactFile `json:"contacts"`
 }
 

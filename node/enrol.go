@@ -67,19 +67,11 @@ func resumes(cfg *Config, m *membership, log *zap.Logger) error {
 // found makes a new cluster whose authority and only anchor this node is. The
 // authority is sealed before the membership that needs it is written.
 func found(cfg *Config, dir *dataDir, key ed25519.PrivateKey) (*membership, error) {
-	if err := dir.MkdirAll(authorityDir, 0o700); err != nil {
-		return nil, fmt.Errorf("found cluster: %w", err)
-	}
-	root, err := dir.OpenRoot(authorityDir)
-	if err != nil {
-		return nil, fmt.Errorf("found cluster: %w", err)
-	}
-	defer root.Close()
 	authority, err := identity.NewAuthority(cfg.Cluster, time.Now())
 	if err != nil {
 		return nil, err
 	}
-	if err := authority.Seal(root); err != nil {
+	if err := sealAuthority(dir, authority); err != nil {
 		return nil, err
 	}
 	csr, err := identity.NewCSR(key, cfg.Name)
@@ -97,6 +89,19 @@ func found(cfg *Config, dir *dataDir, key ed25519.PrivateKey) (*membership, erro
 		Certificate: cert,
 		Anchor:      true,
 	}, nil
+}
+
+// sealAuthority stores an authority in the node's directory.
+func sealAuthority(dir *dataDir, authority *identity.Authority) error {
+	if err := dir.MkdirAll(authorityDir, 0o700); err != nil {
+		return fmt.Errorf("store authority: %w", err)
+	}
+	root, err := dir.OpenRoot(authorityDir)
+	if err != nil {
+		return fmt.Errorf("store authority: %w", err)
+	}
+	defer root.Close()
+	return authority.Seal(root)
 }
 
 // openAuthority returns the cluster's authority on an anchor.
@@ -161,16 +166,10 @@ type enroller struct {
 // node recorded in one entry; a joiner that misses the answer may ask again.
 func (e *enroller) enrol(ctx context.Context, req p2p.EnrolRequest) (p2p.EnrolReply, error) {
 	var none p2p.EnrolReply
-	if req.Cluster != e.cluster {
-		return none, api.Errorf(api.KindDenied, "the token is for another cluster")
-	}
-	peer, err := identity.CSRNode(req.CSR)
-	if err != nil {
+	if err := e.check(req); err != nil {
 		return none, err
 	}
-	if peer != req.Peer {
-		return none, api.Errorf(api.KindDenied, "the certificate request is for another key")
-	}
+	peer := req.Peer
 	token := identity.Token{ID: req.TokenID}
 	copy(token.Secret[:], req.Secret)
 	now := time.Now()
@@ -207,10 +206,30 @@ func (e *enroller) enrol(ctx context.Context, req p2p.EnrolRequest) (p2p.EnrolRe
 		return none, err
 	}
 	e.log.Info("enrolled", zap.String("peer", string(peer)), zap.String("role", string(record.Role)), zap.String("name", req.Name))
+	return e.reply(cert), nil
+}
+
+// check refuses what every anchor can refuse by itself.
+func (e *enroller) check(req p2p.EnrolRequest) error {
+	if req.Cluster != e.cluster {
+		return api.Errorf(api.KindDenied, "the token is for another cluster")
+	}
+	peer, err := identity.CSRNode(req.CSR)
+	if err != nil {
+		return err
+	}
+	if peer != req.Peer {
+		return api.Errorf(api.KindDenied, "the certificate request is for another key")
+	}
+	return nil
+}
+
+// reply is what a new member needs.
+func (e *enroller) reply(certificate []byte) p2p.EnrolReply {
 	return p2p.EnrolReply{
-		Certificate: cert,
+		Certificate: certificate,
 		CA:          e.authority.Certificate().Raw,
 		ClusterName: e.name,
 		Anchors:     e.contacts(),
-	}, nil
+	}
 }

@@ -10,18 +10,32 @@ import (
 	"github.com/cloudless-project/cloudless/p2p"
 )
 
-// receive takes a view from an anchor.
-func (d *daemon) receive(v api.ClusterView) {
+// receive takes a view from an anchor. It refuses those of an anchor that a
+// restored backup has put out of office.
+func (d *daemon) receive(from api.NodeID, v api.ClusterView) error {
+	if !d.isAnchor(from) {
+		return api.Errorf(api.KindDenied, "%s is no anchor", from)
+	}
+	if known := d.epoch(); v.Cluster.Epoch < known {
+		return api.Errorf(api.KindDenied, "%s is an anchor of epoch %d, the cluster is in epoch %d", from, v.Cluster.Epoch, known)
+	} else if v.Cluster.ID == d.member.Cluster && v.Cluster.Epoch > known {
+		if err := d.changeMembership(func(m *membership) { m.Epoch = v.Cluster.Epoch }); err != nil {
+			return err
+		}
+		d.log.Info("the cluster was restored from a backup", zap.Uint64("epoch", v.Cluster.Epoch), zap.String("peer", string(from)))
+	}
 	d.admission.sawAnchor()
 	if v.Cluster.ID != d.member.Cluster {
-		d.log.Warn("ignoring a view of another cluster", zap.String("cluster", v.Cluster.ID))
-		return
+		return api.Errorf(api.KindDenied, "%s sends a view of cluster %q", from, v.Cluster.ID)
 	}
 	for _, id := range d.admission.learn(v.Revocations) {
 		d.log.Info("an identity was revoked", zap.String("peer", string(id)))
 		d.mesh.Evict(id)
 	}
+	d.herald.heard(v.Leader)
 	d.views.put(v)
+	d.office.consider(v)
+	return nil
 }
 
 // follow makes the parts of the data plane act on every new view.
@@ -56,7 +70,7 @@ func (d *daemon) contacts(v api.ClusterView) []p2p.Contact {
 	var out []p2p.Contact
 	for _, n := range v.Nodes {
 		if n.ID != d.self {
-			out = append(out, p2p.Contact{ID: n.ID, Addresses: n.Inventory.Addresses, Relay: n.Inventory.Public, Anchor: n.Voter})
+			out = append(out, p2p.Contact{ID: n.ID, Addresses: n.Inventory.Addresses, Relay: n.Inventory.Public, Anchor: n.HoldsState()})
 		}
 	}
 	for _, c := range d.knownAnchors() {
@@ -81,7 +95,7 @@ func (d *daemon) knownAnchors() []contactFile {
 func (d *daemon) saveContacts(v api.ClusterView) {
 	var anchors []contactFile
 	for _, n := range v.Nodes {
-		if n.Voter && n.ID != d.self && len(n.Inventory.Addresses) > 0 {
+		if n.HoldsState() && n.ID != d.self && len(n.Inventory.Addresses) > 0 {
 			anchors = append(anchors, contactFile{ID: n.ID, Addresses: n.Inventory.Addresses})
 		}
 	}
@@ -123,10 +137,13 @@ func (d *daemon) report() (api.NodeReport, <-chan struct{}) {
 
 // leader returns the leading anchor as far as this node knows.
 func (d *daemon) leader() (api.NodeID, bool) {
-	if d.anchor != nil {
-		if id, ok := d.anchor.raft.Leader(); ok {
+	if a := d.office.current(); a != nil {
+		if id, ok := a.raft.Leader(); ok {
 			return id, true
 		}
+	}
+	if id, _ := d.herald.watch(); id != "" && (id != d.self || d.office.current() != nil) {
+		return id, true
 	}
 	if id := d.views.current().Leader; id != "" {
 		return id, true

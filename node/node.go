@@ -67,7 +67,8 @@ type daemon struct {
 	network   *svcnet.Network // nil without the privileges for it
 	tableMu   sync.Mutex      // held while the network's table is replaced
 	worker    *worker         // nil without workloads
-	anchor    *anchor         // nil on ordinary nodes
+	office    *office
+	herald    *herald
 
 	parts lifecycle
 }
@@ -83,6 +84,7 @@ func build(ctx context.Context, cfg Config, dir *dataDir, key ed25519.PrivateKey
 		log:      log.With(zap.String("node", cfg.Name)),
 		registry: newRegistry(),
 		member:   m,
+		herald:   newHerald(),
 	}
 	defer func() {
 		if err != nil {
@@ -100,7 +102,7 @@ func build(ctx context.Context, cfg Config, dir *dataDir, key ed25519.PrivateKey
 	steps := []func() error{
 		func() error { return d.buildRuntime(ctx) },
 		d.buildMesh,
-		d.buildAnchor,
+		d.buildOffice,
 		d.buildNetwork,
 		func() error { return d.buildWorker(ctx) },
 		d.buildServer,
@@ -160,16 +162,13 @@ func (d *daemon) buildServer() error {
 		Leader:   d.leader,
 		View:     d.views.current,
 		Status:   d.status,
-		LastSeen: func(api.NodeID) time.Time { return time.Time{} },
 		Log:      d.log.Named("api"),
 		Metrics:  d.registry,
 	}
 	if d.worker != nil {
 		cfg.Runtime, cfg.Images = d.worker.runtime, d.worker.images
 	}
-	if d.anchor != nil {
-		d.anchor.serve(&cfg)
-	}
+	d.office.serve(&cfg)
 	var err error
 	if d.server, err = control.New(cfg); err != nil {
 		return err
@@ -230,14 +229,17 @@ func (d *daemon) buildLoops() error {
 		conn:   d.server.Conn,
 		redial: d.server.Redial,
 		candidates: func() []api.NodeID {
-			return anchorsOf(d.views.current(), d.knownAnchors(), d.self, d.anchor != nil)
+			leader, _ := d.herald.watch()
+			return anchorsOf(leader, d.views.current(), d.knownAnchors(), d.self, d.office.current() != nil)
 		},
+		leader:  d.herald.watch,
 		report:  d.report,
 		receive: d.receive,
 		alive:   d.admission.sawAnchor,
 		log:     d.log.Named("sync"),
 	}
 	d.parts.loop("sync", s.run)
+	d.parts.loop("leader", d.hearLeaders)
 	d.parts.loop("follow", d.follow)
 	d.parts.loop("certificate", d.renewCertificates)
 	return nil

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/cloudless-project/cloudless/api"
-	"github.com/cloudless-project/cloudless/raftmeta"
 	"github.com/cloudless-project/cloudless/raftmeta/state"
 	"github.com/cloudless-project/cloudless/sched"
 	"github.com/cloudless-project/cloudless/sched/place"
@@ -14,7 +13,7 @@ import (
 )
 
 // scheduleSource is the authoritative state as the scheduler sees it.
-type scheduleSource struct{ raft *raftmeta.Anchor }
+type scheduleSource struct{ raft *office }
 
 // Watch implements sched.Source.
 func (s scheduleSource) Watch() (reconcile.Input, <-chan struct{}) {

@@ -26,7 +26,8 @@ type syncer struct {
 	redial     func(api.NodeID)
 	candidates func() []api.NodeID // anchors, the likely leader first
 	report     func() (r api.NodeReport, changed <-chan struct{})
-	receive    func(api.ClusterView)
+	leader     func() (api.NodeID, <-chan struct{}) // as far as this node heard; closed when it is another one
+	receive    func(from api.NodeID, v api.ClusterView) error
 	alive      func() // is called now and then while an anchor answers
 	log        *zap.Logger
 }
@@ -93,14 +94,17 @@ func (s *syncer) session(ctx context.Context, anchor api.NodeID) (worked bool, e
 	// overtaken by it.
 	go func() {
 		defer close(ended)
-		cancel(s.takeViews(stream, in, func() { tooLate.Stop() }))
+		cancel(s.takeViews(anchor, stream, in, func() { tooLate.Stop() }))
 	}()
-	err = s.sendReports(ctx, stream, in)
+	err = s.sendReports(ctx, anchor, stream, in)
 	tooLate.Stop()
 	cancel(nil)
 	<-ended
 	return in.any.Load(), err
 }
+
+// errMoved ends a session with an anchor that does not lead any more.
+var errMoved = errors.New("another anchor leads now")
 
 // incoming is what the receiving side of a session tells the sending one.
 type incoming struct {
@@ -108,16 +112,18 @@ type incoming struct {
 	again chan struct{} // the anchor lost sight of this node: report once more
 }
 
-func (s *syncer) takeViews(stream pb.SyncService_SyncClient, in *incoming, first func()) error {
+func (s *syncer) takeViews(from api.NodeID, stream pb.SyncService_SyncClient, in *incoming, first func()) error {
 	for {
 		msg, err := stream.Recv()
 		if err != nil {
 			return wire.ErrorFromStatus(err)
 		}
 		first()
-		in.any.Store(true)
 		v := wire.ClusterViewFromPB(msg.GetView())
-		s.receive(v)
+		if err := s.receive(from, v); err != nil {
+			return err
+		}
+		in.any.Store(true)
 		if n, ok := nodeOf(&v, s.self); ok && n.State == api.NodeDown {
 			select { // taken for dead while the stream lived
 			case in.again <- struct{}{}:
@@ -127,10 +133,11 @@ func (s *syncer) takeViews(stream pb.SyncService_SyncClient, in *incoming, first
 	}
 }
 
-func (s *syncer) sendReports(ctx context.Context, stream pb.SyncService_SyncClient, in *incoming) error {
+func (s *syncer) sendReports(ctx context.Context, anchor api.NodeID, stream pb.SyncService_SyncClient, in *incoming) error {
 	poll := time.NewTicker(pollInventory)
 	defer poll.Stop()
 	var sent outgoing
+	_, moved := s.leader()
 	for {
 		report, changed := s.report()
 		if sent.due(report, time.Now()) {
@@ -144,6 +151,11 @@ func (s *syncer) sendReports(ctx context.Context, stream pb.SyncService_SyncClie
 		case <-changed:
 			if retry.Sleep(ctx, settle) != nil {
 				return failure(ctx, nil)
+			}
+		case <-moved:
+			var leader api.NodeID
+			if leader, moved = s.leader(); leader != anchor {
+				return errMoved
 			}
 		case <-poll.C:
 			if in.any.Load() {
@@ -205,18 +217,19 @@ func failure(ctx context.Context, err error) error {
 	return err
 }
 
-// anchorsOf lists the anchors to try: the leader, the other voters, and those
-// known from enrolment.
-func anchorsOf(v api.ClusterView, contacts []contactFile, self api.NodeID, anchor bool) []api.NodeID {
+// anchorsOf lists the anchors to try: the leader, as it was heard of last, the
+// other anchors, and those known from enrolment.
+func anchorsOf(leader api.NodeID, v api.ClusterView, contacts []contactFile, self api.NodeID, anchor bool) []api.NodeID {
 	var out []api.NodeID
 	add := func(id api.NodeID) {
 		if id != "" && !slices.Contains(out, id) && (id != self || anchor) {
 			out = append(out, id)
 		}
 	}
+	add(leader)
 	add(v.Leader)
 	for _, n := range v.Nodes {
-		if n.Voter {
+		if n.HoldsState() {
 			add(n.ID)
 		}
 	}

@@ -90,6 +90,12 @@ func (m *Mesh) ServeEnrol(decide EnrolFunc) {
 	})
 }
 
+// StopEnrol ends ServeEnrol.
+func (m *Mesh) StopEnrol() {
+	m.host.RemoveStreamHandler(api.ProtoEnrol)
+	m.release(api.ProtoEnrol)
+}
+
 func (e *enrolServer) serve(s network.Stream, decide EnrolFunc) error {
 	p := s.Conn().RemotePeer()
 	_ = s.SetDeadline(time.Now().Add(enrolTimeout))

@@ -80,7 +80,13 @@ func needs(tools ...string) error {
 // are part of its output.
 func newLab(t *testing.T) *testnet.Lab {
 	t.Helper()
-	lab, err := testnet.Up(t.Context(), testnet.Homes(), testnet.Options{Binary: binary})
+	return newLabOf(t, testnet.Homes())
+}
+
+// newLabOf builds any topology.
+func newLabOf(t *testing.T, topology testnet.Topology) *testnet.Lab {
+	t.Helper()
+	lab, err := testnet.Up(t.Context(), topology, testnet.Options{Binary: binary})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,214 @@
+package node
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/cloudless-project/cloudless/api"
+	pb "github.com/cloudless-project/cloudless/api/pb/cloudless/v1"
+	"github.com/cloudless-project/cloudless/api/wire"
+	"github.com/cloudless-project/cloudless/raftmeta"
+	"github.com/cloudless-project/cloudless/raftmeta/anchors"
+	"github.com/cloudless-project/cloudless/raftmeta/state"
+)
+
+const (
+	planAnchorsEvery = time.Second     // while anchors come and go
+	restAnchorsEvery = 5 * time.Second // while all is well
+	progressTimeout  = time.Second
+	stepTimeout      = 15 * time.Second
+)
+
+// roster is what the leader knows of the other anchors' logs.
+type roster struct {
+	mu    sync.Mutex
+	known map[api.NodeID]reported
+}
+
+type reported struct {
+	api.AnchorProgress
+	at time.Time
+}
+
+func (r *roster) put(id api.NodeID, p api.AnchorProgress, at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.known == nil {
+		r.known = make(map[api.NodeID]reported)
+	}
+	r.known[id] = reported{p, at}
+}
+
+func (r *roster) get(id api.NodeID) (reported, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p, ok := r.known[id]
+	return p, ok
+}
+
+// keepAnchors makes the anchors what they should be, while this one leads.
+func (a *anchor) keepAnchors(ctx context.Context) error {
+	var asked time.Time
+	tick := time.NewTicker(planAnchorsEvery)
+	defer tick.Stop()
+	busy := true
+	for {
+		if busy || time.Since(asked) >= restAnchorsEvery {
+			asked = time.Now()
+			a.askAnchors(ctx)
+		}
+		busy = a.carryOut(ctx)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// askAnchors asks every other anchor how far it is.
+func (a *anchor) askAnchors(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, progressTimeout)
+	defer cancel()
+	var group sync.WaitGroup
+	for _, n := range a.raft.Store().View().Nodes() {
+		if n.ID == a.daemon.self || !n.HoldsState() {
+			continue
+		}
+		group.Go(func() {
+			conn, err := a.daemon.server.Conn(n.ID)
+			if err != nil {
+				return
+			}
+			reply, err := pb.NewAnchorServiceClient(conn).GetProgress(ctx, &pb.GetProgressRequest{})
+			if err == nil {
+				a.roster.put(n.ID, wire.AnchorProgressFromPB(reply), time.Now())
+			}
+		})
+	}
+	group.Wait()
+}
+
+// carryOut does what the plan says. It reports whether more is to come soon.
+func (a *anchor) carryOut(ctx context.Context) (busy bool) {
+	servers, err := a.raft.Servers()
+	if err != nil {
+		return true
+	}
+	in := anchors.Input{
+		Self: a.daemon.self, Nodes: a.raft.Store().View().Nodes(), Now: time.Now(),
+		Progress: make(map[api.NodeID]anchors.Progress),
+	}
+	for _, s := range servers {
+		in.Servers = append(in.Servers, anchors.Server{ID: s.ID, Voter: s.Voter})
+	}
+	applied := a.raft.Applied()
+	for _, n := range in.Nodes {
+		if p, ok := a.roster.get(n.ID); ok {
+			running := p.Running && p.Epoch == a.epoch
+			in.Progress[n.ID] = anchors.Progress{Running: running, Behind: behind(applied, p.Applied), At: p.at}
+			busy = busy || n.HoldsState() && !running
+		}
+		busy = busy || n.Anchor && !n.Voter && n.ID != a.daemon.self && !slices.ContainsFunc(servers, isServer(n.ID))
+	}
+	for _, step := range a.daemon.cfg.Anchors.Plan(in) {
+		log := a.daemon.log.With(zap.String("peer", string(step.Node)), zap.String("step", string(step.Kind)), zap.String("reason", step.Reason))
+		if err := a.do(ctx, step); err != nil {
+			if ctx.Err() == nil {
+				log.Warn("a step to change the anchors failed", zap.Error(err))
+			}
+			return true
+		}
+		log.Info("changed the anchors")
+		busy = true
+	}
+	return busy
+}
+
+func isServer(id api.NodeID) func(raftmeta.Server) bool {
+	return func(s raftmeta.Server) bool { return s.ID == id }
+}
+
+func behind(leader, follower uint64) uint64 {
+	if follower >= leader {
+		return 0
+	}
+	return leader - follower
+}
+
+func (a *anchor) do(ctx context.Context, s anchors.Step) error {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	record := func(cmd state.Command) error {
+		_, err := a.raft.Propose(ctx, cmd)
+		return err
+	}
+	now := time.Now()
+	switch s.Kind {
+	case anchors.Appoint:
+		return record(state.SetAnchor{ID: s.Node, Anchor: true, Reason: s.Reason, Now: now})
+	case anchors.Dismiss:
+		return record(state.SetAnchor{ID: s.Node, Anchor: false, Reason: s.Reason, Now: now})
+	case anchors.Record:
+		return record(state.SetVoter{ID: s.Node, Voter: s.Voter, Now: now})
+	case anchors.Follow:
+		return a.raft.AddNonvoter(ctx, s.Node)
+	case anchors.Vote:
+		if err := a.raft.AddVoter(ctx, s.Node); err != nil {
+			return err
+		}
+		return record(state.SetVoter{ID: s.Node, Voter: true, Now: now})
+	case anchors.Demote:
+		return a.raft.Demote(ctx, s.Node)
+	case anchors.Expel:
+		return a.raft.RemoveServer(ctx, s.Node)
+	case anchors.Transfer:
+		return a.raft.Transfer(ctx, s.Node)
+	}
+	return api.Errorf(api.KindInternal, "unknown step %q", s.Kind)
+}
+
+// statuses lists the anchors in a state, by name.
+func (a *anchor) statuses(v state.View) []api.AnchorStatus {
+	servers, err := a.raft.Servers()
+	if err != nil {
+		servers = nil
+	}
+	applied := a.raft.Applied()
+	var out []api.AnchorStatus
+	for _, n := range v.Nodes() {
+		i := slices.IndexFunc(servers, isServer(n.ID))
+		if i < 0 && !n.HoldsState() {
+			continue
+		}
+		st := api.AnchorStatus{ID: n.ID, Name: n.Inventory.Name, State: n.State, Policy: n.AnchorPolicyInForce()}
+		p, ok := a.roster.get(n.ID)
+		if n.ID == a.daemon.self {
+			p, ok = reported{api.AnchorProgress{Running: true, Epoch: a.epoch, Applied: applied}, time.Now()}, true
+		}
+		if ok {
+			st.Applied, st.Behind, st.Epoch = p.Applied, behind(applied, p.Applied), p.Epoch
+			st.Reachable = time.Since(p.at) < 2*restAnchorsEvery && n.State != api.NodeDown
+		}
+		switch {
+		case st.Policy == api.AnchorNever || !n.Anchor:
+			st.Standing = api.AnchorLeaving
+		case n.ID == a.daemon.self:
+			st.Standing = api.AnchorLeader
+		case i < 0:
+			st.Standing = api.AnchorJoining
+		case servers[i].Voter:
+			st.Standing = api.AnchorVoter
+		default:
+			st.Standing = api.AnchorStandby
+		}
+		out = append(out, st)
+	}
+	slices.SortFunc(out, func(a, b api.AnchorStatus) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
