@@ -69,18 +69,18 @@ func (r *ResourceSpec) setDefaults() {
 	setDefault(&r.PIDs, DefaultPIDs)
 }
 
-func (p *Placement) setDefaults() {
-	setDefault(&p.Strategy, StrategyBinpack)
-	if p.Strategy == StrategySpread {
-		setDefault(&p.SpreadBy, TopologyNode)
+func (l *Placement) setDefaults() {
+	setDefault(&l.Strategy, StrategyBinpack)
+	if l.Strategy == StrategySpread {
+		setDefault(&l.SpreadBy, TopologyNode)
 	}
-	for i := range p.Affinity {
-		if !p.Affinity[i].Required {
-			setDefault(&p.Affinity[i].Weight, DefaultAffinityWeight)
+	for i := range l.Affinity {
+		if !l.Affinity[i].Required {
+			setDefault(&l.Affinity[i].Weight, DefaultAffinityWeight)
 		}
 	}
-	for i := range p.AntiAffinity {
-		setDefault(&p.AntiAffinity[i].Topology, TopologyNode)
+	for i := range l.AntiAffinity {
+		setDefault(&l.AntiAffinity[i].Topology, TopologyNode)
 	}
 }
 
@@ -90,15 +90,15 @@ func (p *Port) setDefaults() {
 	setDefault(&p.Name, fmt.Sprintf("%s-%d", p.Protocol, p.Port))
 }
 
-func (p *Probe) setDefaults() {
-	if p == nil {
+func (b *Probe) setDefaults() {
+	if b == nil {
 		return
 	}
-	setDefault(&p.Period, DefaultProbePeriod)
-	setDefault(&p.Timeout, DefaultProbeTimeout)
-	setDefault(&p.Failures, DefaultProbeFailures)
-	if p.HTTP != nil {
-		setDefault(&p.HTTP.Path, "/")
+	setDefault(&b.Period, DefaultProbePeriod)
+	setDefault(&b.Timeout, DefaultProbeTimeout)
+	setDefault(&b.Failures, DefaultProbeFailures)
+	if b.HTTP != nil {
+		setDefault(&b.HTTP.Path, "/")
 	}
 }
 

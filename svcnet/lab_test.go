@@ -157,7 +157,6 @@ func control(n *Network, stop func()) http.Handler {
 
 // lab is the devices of one test and what joins them.
 type lab struct {
-	t       *testing.T
 	dir     string
 	devices map[api.NodeID]*device
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -151,7 +152,7 @@ func plainDigest(ctx context.Context, s *spool, f file) (mediaType, plain string
 	defer r.Close()
 	start := make([]byte, len(magicZstd))
 	n, err := io.ReadFull(r, start)
-	if err != nil && err != io.ErrUnexpectedEOF && err != io.EOF {
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 		return "", "", err
 	}
 	switch start = start[:n]; {

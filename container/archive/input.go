@@ -42,7 +42,7 @@ func (i *input) Read(p []byte) (int, error) {
 		n, err = i.r.Read(p)
 	}
 	i.read += int64(n)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		i.err = err
 	}
 	return n, err
@@ -72,7 +72,7 @@ func (i *input) explain(err error) error {
 func decompress(r io.Reader) (io.ReadCloser, error) {
 	b := bufio.NewReaderSize(r, 64<<10)
 	start, err := b.Peek(len(magicXz))
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	switch {

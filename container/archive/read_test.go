@@ -79,7 +79,7 @@ func readTar(t testing.TB, data []byte) []entry {
 	var out []entry
 	for r := tar.NewReader(bytes.NewReader(data)); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return out
 		}
 		if err != nil {

@@ -54,7 +54,7 @@ func newSpool(opts Options) (*spool, error) {
 	}
 	root, err := s.parent.OpenRoot(s.name)
 	if err != nil {
-		s.parent.Remove(s.name)
+		_ = s.parent.Remove(s.name)
 		return nil, fmt.Errorf("open spool directory: %w", err)
 	}
 	s.root = root
@@ -62,8 +62,8 @@ func newSpool(opts Options) (*spool, error) {
 }
 
 func (s *spool) close() {
-	s.root.Close()
-	s.parent.RemoveAll(s.name)
+	_ = s.root.Close()
+	_ = s.parent.RemoveAll(s.name) // best effort: what is left takes room, nothing else
 }
 
 // fill spools a whole archive.

@@ -122,9 +122,7 @@ func (w *world) commit(p Plan) {
 		r.Desired, r.Reason = api.DesiredStop, s.Reason
 	}
 	w.replicas = slices.DeleteFunc(w.replicas, func(r api.Replica) bool { return slices.Contains(p.Forget, r.ID) })
-	for _, r := range p.Place {
-		w.replicas = append(w.replicas, r)
-	}
+	w.replicas = append(w.replicas, p.Place...)
 	w.unplaced = p.Unplaced
 	w.trim()
 }
