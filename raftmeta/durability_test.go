@@ -69,7 +69,7 @@ func TestKillNine(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	acked := -1
 	for round := range 15 {
-		last, err := killedRun(t, dir, 1+rng.IntN(60), time.Duration(rng.IntN(3000))*time.Microsecond)
+		last, err := killedRun(t, dir, 1+rng.IntN(40), time.Duration(rng.IntN(3000))*time.Microsecond)
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
