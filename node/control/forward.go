@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -22,7 +23,7 @@ import (
 const (
 	// dialTimeout bounds how long a call waits for a way to another node: longer
 	// than a relayed connection takes, shorter than a person waits in doubt.
-	dialTimeout = 5 * time.Second
+	dialTimeout = 4 * time.Second
 	// forwardTimeout bounds a call that another node answers: an entry of the
 	// Raft log takes milliseconds, and a caller without a deadline must not hang
 	// on a node that died without a word.
@@ -66,7 +67,7 @@ func (p *pool) to(node api.NodeID) (*grpc.ClientConn, error) {
 			return p.dial(ctx, node)
 		}),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
+			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 			MinConnectTimeout: dialTimeout,
 		}),
 		grpc.WithIdleTimeout(idleTimeout),
@@ -81,11 +82,19 @@ func (p *pool) to(node api.NodeID) (*grpc.ClientConn, error) {
 }
 
 // drop closes the connection to a node, so that the next call opens one on the
-// best path of the moment.
+// best path of the moment. One that is being opened, or cannot be, is tried
+// again soon instead: while it is known to fail, calls need not wait for it.
 func (p *pool) drop(node api.NodeID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c := p.conns[node]; c != nil {
+	c := p.conns[node]
+	if c == nil {
+		return
+	}
+	switch c.GetState() {
+	case connectivity.Connecting, connectivity.TransientFailure:
+		c.ResetConnectBackoff()
+	default:
 		c.Close()
 		delete(p.conns, node)
 	}
