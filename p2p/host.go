@@ -160,23 +160,37 @@ func ranker(public bool) network.DialRanker {
 				direct = append(direct, a)
 			}
 		}
-		out := preferTCP(private, tcpLead, 0)
-		if public {
-			out = append(out, preferTCP(direct, tcpLead, 0)...)
-		} else {
-			out = append(out, swarm.DefaultDialRanker(direct)...)
-		}
+		out := preferTCP(private, lanLead, 0)
 		var offset time.Duration
+		if len(private) > 0 {
+			offset = directDelay
+		}
+		if public {
+			out = append(out, preferTCP(direct, tcpLead, offset)...)
+		} else {
+			for _, a := range swarm.DefaultDialRanker(direct) {
+				out = append(out, network.AddrDelay{Addr: a.Addr, Delay: a.Delay + offset})
+			}
+		}
 		if len(out) > 0 {
-			offset = relayDelay
+			offset += relayDelay
 		}
 		return append(out, preferTCP(relayed, 0, offset)...)
 	}
 }
 
 const (
-	tcpLead    = 250 * time.Millisecond // head start of TCP over QUIC where TCP is preferred (RFC 8305)
-	relayDelay = 500 * time.Millisecond // head start of direct addresses
+	// tcpLead is the head start of TCP over QUIC where TCP is preferred (RFC 8305).
+	// On a LAN it is longer: what wins there is kept for good, and a busy device
+	// may need a while for the handshake. Who refuses TCP is not waited for.
+	tcpLead = 250 * time.Millisecond
+	lanLead = time.Second
+
+	// directDelay is the head start of private addresses. Only those that are
+	// probably near are dialled; a router that leads its own public address back
+	// into the house would be a detour, and slower.
+	directDelay = 250 * time.Millisecond
+	relayDelay  = 500 * time.Millisecond // head start of direct addresses over relays
 )
 
 func preferTCP(addrs []multiaddr.Multiaddr, delay, offset time.Duration) []network.AddrDelay {

@@ -1,9 +1,11 @@
 package p2p
 
 import (
+	"cmp"
 	"slices"
 	"testing"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 
@@ -34,6 +36,7 @@ func order(public bool, texts ...string) []string {
 		addrs = append(addrs, multiaddr.StringCast(text))
 	}
 	ranked := ranker(public)(addrs)
+	slices.SortStableFunc(ranked, func(a, b network.AddrDelay) int { return cmp.Compare(a.Delay, b.Delay) })
 	var out []string
 	for _, r := range ranked {
 		out = append(out, r.Addr.String())
@@ -50,6 +53,9 @@ func TestRanker(t *testing.T) {
 	}
 	if got := order(false, relayed, wanTCP, wanQUIC); !slices.Equal(got, []string{wanQUIC, wanTCP, relayed}) {
 		t.Errorf("behind NAT: %v", got)
+	}
+	if got := order(false, wanQUIC, wanTCP, lanQUIC, lanTCP); got[0] != lanTCP || got[1] == lanQUIC {
+		t.Errorf("in the same house: %v", got)
 	}
 	if got := order(true, relayed, wanQUIC, wanTCP); !slices.Equal(got, []string{wanTCP, wanQUIC, relayed}) {
 		t.Errorf("in public: %v", got)
