@@ -41,8 +41,8 @@ func proposeForEver(dir string) error {
 		return err
 	}
 	ctx := context.Background()
-	for a.VerifyLeader(ctx) != nil {
-		time.Sleep(time.Millisecond)
+	for poll := time.NewTicker(time.Millisecond); a.VerifyLeader(ctx) != nil; {
+		<-poll.C
 	}
 	for n := count(a.Store().View()); ; n++ {
 		if _, err := a.Propose(ctx, label(n)); err != nil {
