@@ -48,5 +48,10 @@ func daemon() []cli.Option {
 			CgroupParent:  os.Getenv("CLOUDLESS_CGROUP_PARENT"),
 			Version:       buildinfo.Read(),
 		}, log)
-	})}
+	}), cli.Restorer(restore)}
+}
+
+func restore(ctx context.Context, c cli.RestoreConfig) (cli.Restored, error) {
+	r, err := node.Restore(ctx, node.RestoreConfig{DataDir: c.DataDir, Name: c.Name, Backup: c.Backup, Size: c.Size, Key: c.Key})
+	return cli.Restored{Cluster: r.Cluster.ID, ClusterName: r.Cluster.Name, Node: r.Node, Name: r.Name, Epoch: r.Cluster.Epoch}, err
 }

@@ -57,6 +57,7 @@ func resumes(cfg *Config, m *membership, log *zap.Logger) error {
 			return api.Errorf(api.KindConflict, "this node is a member of cluster %s (%s), the token is for cluster %s", m.Name, m.Cluster, token.Cluster).
 				WithHint("use another --data-dir to join a second cluster, or empty this one to leave the first")
 		}
+		m.learnAnchors(token)
 	}
 	if cfg.Init || cfg.Join != "" {
 		log.Info("already a member, resuming", zap.String("cluster", m.Name))

@@ -32,7 +32,7 @@ func (d *daemon) receive(from api.NodeID, v api.ClusterView) error {
 		d.log.Info("an identity was revoked", zap.String("peer", string(id)))
 		d.mesh.Evict(id)
 	}
-	d.herald.heard(v.Leader)
+	d.herald.heard(v.Leader, v.Cluster.Epoch)
 	d.views.put(v)
 	d.office.consider(v)
 	return nil

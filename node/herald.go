@@ -30,16 +30,23 @@ type announcement struct {
 // herald knows who leads, as far as this node has heard.
 type herald struct {
 	mu      sync.Mutex
+	epoch   uint64
 	leader  api.NodeID
 	changed chan struct{} // closed when it is another one
 }
 
 func newHerald() *herald { return &herald{changed: make(chan struct{})} }
 
-func (h *herald) heard(leader api.NodeID) {
+// heard notes that an anchor leads in an epoch. Whoever leads in an earlier one
+// does not count.
+func (h *herald) heard(leader api.NodeID, epoch uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if leader == "" || leader == h.leader {
+	if leader == "" || epoch < h.epoch {
+		return
+	}
+	h.epoch = epoch
+	if leader == h.leader {
 		return
 	}
 	h.leader = leader
@@ -60,7 +67,7 @@ func (d *daemon) hearLeaders(ctx context.Context) error {
 		if json.Unmarshal(data, &a) != nil || a.Epoch < d.epoch() || !d.isAnchor(from) {
 			return
 		}
-		d.herald.heard(from)
+		d.herald.heard(from, a.Epoch)
 	})
 	if err != nil {
 		return err
@@ -86,7 +93,7 @@ func (d *daemon) isAnchor(id api.NodeID) bool {
 
 // announce tells every node that this anchor leads.
 func (a *anchor) announce(ctx context.Context) error {
-	a.daemon.herald.heard(a.daemon.self)
+	a.daemon.herald.heard(a.daemon.self, a.epoch)
 	data, err := json.Marshal(announcement{Epoch: a.epoch})
 	if err != nil {
 		return err
@@ -113,7 +120,7 @@ func (a *anchor) watchLeader(ctx context.Context) error {
 		select {
 		case <-tick.C:
 			if id, ok := a.raft.Leader(); ok {
-				a.daemon.herald.heard(id)
+				a.daemon.herald.heard(id, a.epoch)
 			}
 		case <-ctx.Done():
 			return nil
