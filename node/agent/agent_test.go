@@ -306,3 +306,65 @@ func TestContainerGetsNoMoreThanItsSpec(t *testing.T) {
 		}
 	})
 }
+
+func TestAgentSettlesWhenItKnowsWhatAnEarlierOneLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, fake.Config{})
+		b.agent.Assign([]api.Replica{replica("web.0.1")})
+		b.want("web.0.1", api.ReplicaReady, 0)
+		b.shutdown()
+
+		b.start()
+		defer b.shutdown()
+		synctest.Wait()
+		if b.agent.Settled() {
+			t.Error("settled without having heard of any assignment")
+		}
+		_, changed := b.agent.Reports()
+		b.agent.Assign([]api.Replica{replica("web.0.1")})
+		b.want("web.0.1", api.ReplicaReady, 0)
+		if !b.agent.Settled() {
+			t.Error("not settled although every replica is reported")
+		}
+		select {
+		case <-changed:
+		default:
+			t.Error("nobody was told")
+		}
+	})
+}
+
+func TestReplicaThatIsToStopIsNotStartedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, fake.Config{})
+		defer b.shutdown()
+		r := replica("web.0.1")
+		r.Desired = api.DesiredStop
+		b.agent.Assign([]api.Replica{r})
+		b.want("web.0.1", api.ReplicaStopped, 0)
+		if calls := b.runtime.Calls(); slices.ContainsFunc(calls, func(c string) bool { return strings.Contains(c, "create") || strings.Contains(c, "start") }) {
+			t.Errorf("the runtime was asked for %v", calls)
+		}
+	})
+}
+
+func TestCrashLoopKeepsItsPauseOverARestartOfTheDaemon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, fake.Config{})
+		r := replica("web.0.1")
+		r.Restarts = 50 // as the anchors know
+		b.agent.Assign([]api.Replica{r})
+		b.want("web.0.1", api.ReplicaReady, 50)
+		b.shutdown()
+		b.runtime.Kill("web.0.1", 1, container.ReasonError)
+		b.start()
+		defer b.shutdown()
+		b.agent.Assign([]api.Replica{r})
+		time.Sleep(5 * time.Second)
+		if r := b.report("web.0.1"); r.State == api.ReplicaReady || r.Restarts != 51 {
+			t.Errorf("started again at once: %+v", r)
+		}
+		time.Sleep(5 * time.Minute)
+		b.want("web.0.1", api.ReplicaReady, 51)
+	})
+}
