@@ -22,6 +22,7 @@ const (
 	contactTTL     = 10 * time.Minute // of an address in libp2p's peerstore
 	maxRelayTries  = 8                // relays through which a peer is tried
 	openAttempts   = 2                // connections tried for one stream
+	yieldDirect    = 400 * time.Millisecond
 )
 
 // Dial opens a stream to a member, over the best connection there is; without
@@ -38,6 +39,9 @@ func (m *Mesh) Dial(ctx context.Context, to api.NodeID, proto string) (Conn, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
+	if proto != api.ProtoProbe {
+		m.pulses.use(p)
+	}
 	var last error
 	for range openAttempts {
 		if err := m.connect(ctx, p); err != nil {
@@ -125,9 +129,19 @@ func (m *Mesh) connectedFirst(p peer.ID) int {
 	return 1
 }
 
-// connectDirect tries the direct addresses of a peer that is only reached
-// through a relay.
+// connectDirect tries the direct addresses of a peer that is not connected
+// directly. The peer most likely tries the same at this moment: mDNS shows two
+// devices to each other, and a relayed connection has two ends. Both dial from
+// the port they listen on, so their SYNs would make one connection with a TLS
+// client at either end; TCP would fail, and QUIC be left for good. Therefore
+// the higher ID lets the other one go first.
 func (m *Mesh) connectDirect(ctx context.Context, p peer.ID) error {
+	if !m.lower(p) {
+		m.pause(yieldDirect)
+		if c := m.best(p); c != nil && !isRelayed(c.RemoteMultiaddr()) {
+			return nil
+		}
+	}
 	m.offerAddrs(p)
 	ctx, cancel := context.WithTimeout(network.WithForceDirectDial(ctx, "better than relayed"), directTimeout)
 	defer cancel()

@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -146,6 +147,9 @@ func (k *keeper) start(ctx context.Context, slots chan struct{}, table map[peer.
 		defer k.mu.Unlock()
 		a.running = false
 		a.next = time.Now().Add(a.backoff.Next())
+		if errors.Is(err, errPunchRests) {
+			a.next = time.Now().Add(punchRest)
+		}
 		if err != nil && ctx.Err() == nil {
 			k.m.log.Debug("attempt failed", zap.Stringer("peer", p), zap.Int("tries", a.tries), zap.Error(err))
 		}

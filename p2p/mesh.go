@@ -40,6 +40,8 @@ type Mesh struct {
 	reach    reach
 	subnets  subnets
 	askers   askers
+	pulses   *pulses
+	outside  outside
 
 	autorelay *autorelay.AutoRelay
 	puncher   *holepunch.Service
@@ -67,7 +69,7 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m := &Mesh{
 		cfg: cfg, log: cfg.Log, metrics: newMetrics(), counter: metrics.NewBandwidthCounter(),
-		adm: newAdmissions(), claimed: make(map[protocol.ID]bool), reach: reach{nat: api.NATUnknown},
+		adm: newAdmissions(), claimed: make(map[protocol.ID]bool), pulses: newPulses(),
 	}
 	if m.told, err = newAddrsFilter(cfg); err != nil {
 		return nil, fmt.Errorf("make mesh: %w", err)
@@ -154,6 +156,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	jobs.Go(func() { m.probeAll(run) })
 	if !m.cfg.Client {
 		jobs.Go(func() { m.keeper.run(run) })
+		jobs.Go(func() { m.watchPaths(run) })
 		jobs.Go(func() {
 			if err := m.watchReach(run); err != nil {
 				once.Do(func() { failed = err })

@@ -17,6 +17,7 @@ type meshMetrics struct {
 	punches      *prometheus.CounterVec // result
 	relayed      *prometheus.CounterVec // request, status
 	messages     *prometheus.CounterVec // result
+	deadPaths    prometheus.Counter
 	reservations prometheus.Gauge
 	circuits     prometheus.Gauge
 	relayedBytes prometheus.Counter
@@ -32,12 +33,15 @@ func newMetrics() *meshMetrics {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "cloudless", Subsystem: "p2p", Name: name, Help: help})
 	}
 	return &meshMetrics{
-		hellos:       counterVec("hellos_total", "Admission handshakes by result.", "result"),
-		refused:      counterVec("streams_refused_total", "Streams that were refused, by protocol and reason.", "proto", "reason"),
-		enrolments:   counterVec("enrolments_total", "Requests to enrol by result.", "result"),
-		punches:      counterVec("hole_punches_total", "Hole punches and direct dials by result.", "result"),
-		relayed:      counterVec("relay_requests_total", "Requests to this relay by kind and status.", "request", "status"),
-		messages:     counterVec("topic_messages_total", "Topic messages received by result.", "result"),
+		hellos:     counterVec("hellos_total", "Admission handshakes by result.", "result"),
+		refused:    counterVec("streams_refused_total", "Streams that were refused, by protocol and reason.", "proto", "reason"),
+		enrolments: counterVec("enrolments_total", "Requests to enrol by result.", "result"),
+		punches:    counterVec("hole_punches_total", "Hole punches and direct dials by result.", "result"),
+		relayed:    counterVec("relay_requests_total", "Requests to this relay by kind and status.", "request", "status"),
+		messages:   counterVec("topic_messages_total", "Topic messages received by result.", "result"),
+		deadPaths: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: "cloudless", Subsystem: "p2p", Name: "dead_paths_total", Help: "Direct paths that were given up because the peer answered by a relay only.",
+		}),
 		reservations: gauge("relay_reservations", "Members that hold a reservation at this relay."),
 		circuits:     gauge("relay_circuits", "Connections that this relay carries."),
 		relayedBytes: prometheus.NewCounter(prometheus.CounterOpts{
@@ -55,7 +59,7 @@ func (m *Mesh) registerMetrics(reg prometheus.Registerer) error {
 	t := m.metrics
 	m.collectors = []prometheus.Collector{
 		t.hellos, t.refused, t.enrolments, t.punches, t.relayed, t.messages,
-		t.reservations, t.circuits, t.relayedBytes, t.rtt, peersByPath{m},
+		t.deadPaths, t.reservations, t.circuits, t.relayedBytes, t.rtt, peersByPath{m},
 	}
 	for i, c := range m.collectors {
 		if err := reg.Register(c); err != nil {

@@ -72,13 +72,24 @@ func rank(c network.Conn) int {
 	return r
 }
 
+// silentRank puts a connection that does not answer behind all others.
+const silentRank = -100
+
 // best returns the preferred live connection to p, nil without one. Among
 // equals the oldest wins, so that both ends tend to choose the same.
 func (m *Mesh) best(p peer.ID) network.Conn {
 	var best network.Conn
+	var bestRank int
 	for _, c := range m.host.Network().ConnsToPeer(p) {
-		if !c.IsClosed() && (best == nil || rank(c) > rank(best)) {
-			best = c
+		if c.IsClosed() {
+			continue
+		}
+		r := rank(c)
+		if m.pulses.isSilent(c) {
+			r += silentRank
+		}
+		if best == nil || r > bestRank {
+			best, bestRank = c, r
 		}
 	}
 	return best

@@ -18,15 +18,17 @@ import (
 
 const (
 	directTimeout = 2 * time.Second
-	// maxPunches bounds the attempts with one peer: a pair of NATs that has
-	// defeated this many will defeat the next one. A change of addresses, or a
-	// new connection, starts anew.
+	// maxPunches bounds the attempts in a row with one peer: a pair of NATs that
+	// has defeated this many will defeat the next one, unless what stands in the
+	// way is not the NATs, so that one is made now and then. A change of addresses,
+	// or a new connection, starts anew.
 	maxPunches = 12
+	punchRest  = 10 * time.Minute
 )
 
 var (
-	errPunchGivenUp = errors.New("hole punching was given up")
-	errPunchLater   = errors.New("hole punching is not possible yet: no public address was observed")
+	errPunchRests = errors.New("hole punching rests")
+	errPunchLater = errors.New("hole punching is not possible yet: no public address was observed")
 )
 
 // usePunching adds hole punching. libp2p tries once per relayed connection,
@@ -52,9 +54,14 @@ func (m *Mesh) publicAddrs() []multiaddr.Multiaddr {
 // the direct addresses they know, which is what connects two devices of one
 // house; the side that was dialled through the relay coordinates a hole punch.
 func (m *Mesh) punch(ctx context.Context, p peer.ID) error {
-	if m.keeper.punched(p) > maxPunches {
-		return errPunchGivenUp
+	err := m.punchOnce(ctx, p)
+	if m.keeper.punched(p) >= maxPunches {
+		return errPunchRests
 	}
+	return err
+}
+
+func (m *Mesh) punchOnce(ctx context.Context, p peer.ID) error {
 	if err := m.connectDirect(ctx, p); err == nil {
 		return nil
 	}

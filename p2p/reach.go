@@ -7,7 +7,7 @@ import (
 	"sync"
 
 	"github.com/libp2p/go-libp2p/core/event"
-	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -20,7 +20,7 @@ import (
 type reach struct {
 	mu       sync.Mutex
 	public   bool
-	nat      api.NAT
+	owned    bool                  // … at an address of one of its interfaces
 	circuits []multiaddr.Multiaddr // addresses through relays
 }
 
@@ -31,11 +31,13 @@ func (m *Mesh) Reachability() (public bool, nat api.NAT) {
 		return true, api.NATNone
 	}
 	m.reach.mu.Lock()
-	defer m.reach.mu.Unlock()
-	if m.reach.public && m.cfg.Public == PublicAuto {
-		return true, m.reach.nat
+	public, owned := m.reach.public, m.reach.owned
+	m.reach.mu.Unlock()
+	nat = api.NATNone
+	if !owned {
+		nat = m.outside.verdict(func(p peer.ID) bool { _, ok := m.admitted(p); return ok })
 	}
-	return false, m.reach.nat
+	return public && m.cfg.Public == PublicAuto, nat
 }
 
 // Addrs returns the addresses under which others may reach this device:
@@ -65,7 +67,7 @@ func (m *Mesh) loopbackOnly() bool {
 func (m *Mesh) watchReach(ctx context.Context) error {
 	sub, err := m.host.EventBus().Subscribe([]any{
 		new(event.EvtHostReachableAddrsChanged), new(event.EvtAutoRelayAddrsUpdated),
-		new(event.EvtNATDeviceTypeChanged), new(event.EvtLocalAddressesUpdated),
+		new(event.EvtPeerIdentificationCompleted), new(event.EvtLocalAddressesUpdated),
 	}, eventbus.Name("cloudless reach"), eventbus.BufSize(64))
 	if err != nil {
 		return fmt.Errorf("watch reachability: %w", err)
@@ -89,9 +91,7 @@ func (m *Mesh) reached(e any) {
 	case event.EvtHostReachableAddrsChanged:
 		m.reach.mu.Lock()
 		m.reach.public = len(e.Reachable) > 0
-		if m.reach.public && m.ownsOne(e.Reachable) {
-			m.reach.nat = api.NATNone
-		}
+		m.reach.owned = m.ownsOne(e.Reachable)
 		m.reach.mu.Unlock()
 		if len(e.Reachable) > 0 && m.cfg.Public == PublicAuto {
 			if err := m.startRelay(); err != nil {
@@ -102,12 +102,8 @@ func (m *Mesh) reached(e any) {
 		m.reach.mu.Lock()
 		m.reach.circuits = slices.Clone(e.RelayAddrs)
 		m.reach.mu.Unlock()
-	case event.EvtNATDeviceTypeChanged:
-		if e.TransportProtocol == network.NATTransportUDP {
-			m.reach.mu.Lock()
-			m.reach.nat = natOf(e.NatDeviceType)
-			m.reach.mu.Unlock()
-		}
+	case event.EvtPeerIdentificationCompleted:
+		m.outside.observe(e.Conn, e.ObservedAddr)
 	case event.EvtLocalAddressesUpdated:
 		if e.Diffs && slices.ContainsFunc(e.Current, func(a event.UpdatedAddress) bool { return a.Action == event.Added }) {
 			m.keeper.reset(nil) // another network: what failed may work now
@@ -120,14 +116,4 @@ func (m *Mesh) reached(e any) {
 func (m *Mesh) ownsOne(addrs []multiaddr.Multiaddr) bool {
 	own, err := m.host.Network().InterfaceListenAddresses()
 	return err == nil && slices.ContainsFunc(addrs, func(a multiaddr.Multiaddr) bool { return multiaddr.Contains(own, a) })
-}
-
-func natOf(t network.NATDeviceType) api.NAT {
-	switch t {
-	case network.NATDeviceTypeEndpointIndependent:
-		return api.NATCone
-	case network.NATDeviceTypeEndpointDependent:
-		return api.NATSymmetric
-	}
-	return api.NATUnknown
 }

@@ -1,0 +1,143 @@
+package p2p
+
+import (
+	"net/netip"
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/cloudless-project/cloudless/api"
+)
+
+// maxSightings bounds the observations that are kept; there is one per direct
+// connection over UDP.
+const maxSightings = 4096
+
+// outside is how this device looks from outside: to each peer, the address
+// from which the packets of a QUIC connection come. libp2p has a verdict of its
+// own, but waits for nine observers and a minute, and then confuses UDP and TCP.
+type outside struct {
+	mu   sync.Mutex
+	seen map[network.Conn]view
+}
+
+// view is what one peer saw.
+type view struct {
+	peer   peer.ID
+	local  netip.AddrPort // our socket
+	remote netip.AddrPort // the peer's
+	mapped netip.AddrPort // what our socket looks like from there
+}
+
+// observe takes what a peer said of us in identify.
+func (o *outside) observe(c network.Conn, observed multiaddr.Multiaddr) {
+	if observed == nil || isRelayed(c.RemoteMultiaddr()) || pathOf(c) != api.PathDirect {
+		return
+	}
+	v := view{peer: c.RemotePeer()}
+	for _, x := range []struct {
+		addr multiaddr.Multiaddr
+		to   *netip.AddrPort
+	}{{c.LocalMultiaddr(), &v.local}, {c.RemoteMultiaddr(), &v.remote}, {observed, &v.mapped}} {
+		ap, ok := udpAddr(x.addr)
+		if !ok {
+			return
+		}
+		*x.to = ap
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for old := range o.seen {
+		if old.IsClosed() {
+			delete(o.seen, old)
+		}
+	}
+	if o.seen == nil {
+		o.seen = make(map[network.Conn]view)
+	}
+	if len(o.seen) < maxSightings {
+		o.seen[c] = v
+	}
+}
+
+func udpAddr(a multiaddr.Multiaddr) (netip.AddrPort, bool) {
+	if transportOf(a) != transportQUIC || len(a) < 2 {
+		return netip.AddrPort{}, false
+	}
+	// Only the socket: the rest of the address is no matter of the NAT.
+	n, err := manet.ToNetAddr(a[:2])
+	if err != nil {
+		return netip.AddrPort{}, false
+	}
+	ap, err := netip.ParseAddrPort(n.String())
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port()), err == nil
+}
+
+// verdict says what kind of NAT the peers that count have seen.
+func (o *outside) verdict(counts func(peer.ID) bool) api.NAT {
+	o.mu.Lock()
+	var views []view
+	for c, v := range o.seen {
+		if !c.IsClosed() {
+			views = append(views, v)
+		}
+	}
+	o.mu.Unlock()
+	var four, six []view
+	for _, v := range views {
+		switch {
+		case !counts(v.peer):
+		case v.local.Addr().Is4():
+			four = append(four, v)
+		default:
+			six = append(six, v)
+		}
+	}
+	// IPv6 is hardly ever translated; where there is IPv4 it decides.
+	if nat := judge(four); nat != api.NATUnknown || len(four) > 0 {
+		return nat
+	}
+	return judge(six)
+}
+
+// judge compares what sockets look like from several places. One place is not
+// enough: a port that is kept for one destination may be another one for the
+// next. When places disagree the majority decides, for a single peer may lie.
+func judge(views []view) api.NAT {
+	places := make(map[netip.AddrPort]map[netip.AddrPort]netip.AddrPort) // local → remote → mapped
+	for _, v := range views {
+		if v.local == v.mapped {
+			return api.NATNone
+		}
+		if places[v.local] == nil {
+			places[v.local] = make(map[netip.AddrPort]netip.AddrPort)
+		}
+		places[v.local][v.remote] = v.mapped
+	}
+	same, different := 0, 0
+	for _, from := range places {
+		if len(from) < 2 {
+			continue
+		}
+		count, most := make(map[netip.AddrPort]int), 0
+		for _, mapped := range from {
+			count[mapped]++
+			most = max(most, count[mapped])
+		}
+		if 2*most > len(from) {
+			same += most
+		} else {
+			different += len(from)
+		}
+	}
+	switch {
+	case same == 0 && different == 0:
+		return api.NATUnknown
+	case same > different:
+		return api.NATCone
+	}
+	return api.NATSymmetric
+}

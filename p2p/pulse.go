@@ -1,0 +1,247 @@
+package p2p
+
+import (
+	"context"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/core/transport"
+	"github.com/multiformats/go-multiaddr"
+	"go.uber.org/zap"
+
+	"github.com/cloudless-project/cloudless/api"
+)
+
+const (
+	pulseEvery   = time.Second
+	pulseTimeout = 1500 * time.Millisecond // without an answer a connection is silent
+	pulseAgain   = time.Second             // for the last chance of one that is about to be closed
+	pulseFor     = 30 * time.Second        // how long a peer is watched after it was dialled
+	// silentFor is how long a connection whose peer answers by a relay may stay
+	// silent until it is closed, so that what hangs on it begins anew. Shorter
+	// troubles of a path end no stream.
+	silentFor = 8 * time.Second
+)
+
+// pulses finds direct connections that have died without a word: libp2p takes
+// 30 seconds and more to see it. Those that carry streams, or were chosen for
+// one lately, are probed every second. One that does not answer is passed over
+// for a relayed one until it answers again; without a relayed one the peer is
+// asked by a relay, and when it answers there, the dead connection is closed.
+type pulses struct {
+	mu      sync.RWMutex
+	used    map[peer.ID]time.Time
+	silent  map[network.Conn]time.Time // since when
+	running map[peer.ID]bool
+}
+
+func newPulses() *pulses {
+	return &pulses{
+		used: make(map[peer.ID]time.Time), silent: make(map[network.Conn]time.Time), running: make(map[peer.ID]bool),
+	}
+}
+
+// isSilent reports whether c did not answer when it was asked last.
+func (u *pulses) isSilent(c network.Conn) bool {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	_, ok := u.silent[c]
+	return ok
+}
+
+// use notes that a stream to p was wanted.
+func (u *pulses) use(p peer.ID) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.used[p] = time.Now()
+}
+
+func (u *pulses) wasUsed(p peer.ID) bool {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	at, ok := u.used[p]
+	return ok && time.Since(at) < pulseFor
+}
+
+// note records whether c has answered and returns for how long it has been
+// silent.
+func (u *pulses) note(c network.Conn, answered bool) time.Duration {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if answered || c.IsClosed() {
+		delete(u.silent, c)
+		return 0
+	}
+	if _, ok := u.silent[c]; !ok {
+		u.silent[c] = time.Now()
+	}
+	return time.Since(u.silent[c])
+}
+
+// prune forgets what is gone.
+func (u *pulses) prune() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for c := range u.silent {
+		if c.IsClosed() {
+			delete(u.silent, c)
+		}
+	}
+	for p, at := range u.used {
+		if time.Since(at) >= pulseFor {
+			delete(u.used, p)
+		}
+	}
+}
+
+// claim lets one pulse per peer run.
+func (u *pulses) claim(p peer.ID) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.running[p] {
+		return false
+	}
+	u.running[p] = true
+	return true
+}
+
+func (u *pulses) release(p peer.ID) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.running, p)
+}
+
+// watchPaths feels the pulse of the direct connections that matter.
+func (m *Mesh) watchPaths(ctx context.Context) {
+	tick := time.NewTicker(pulseEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		m.pulses.prune()
+		for _, s := range m.members(nil) {
+			if (m.pulses.wasUsed(s.id) || m.busy(s.id)) && m.pulses.claim(s.id) {
+				m.spawn(func() {
+					defer m.pulses.release(s.id)
+					m.feelPulse(ctx, s.id)
+				})
+			}
+		}
+	}
+}
+
+// busy reports whether p has streams on a direct connection, gossip aside.
+func (m *Mesh) busy(p peer.ID) bool {
+	for _, c := range m.host.Network().ConnsToPeer(p) {
+		if pathOf(c) == api.PathRelayed {
+			continue
+		}
+		for _, s := range c.GetStreams() {
+			if id := string(s.Protocol()); id != "" && id != api.ProtoProbe && !strings.HasPrefix(id, "/meshsub/") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// feelPulse probes the direct connections to p, and acts when none answers.
+func (m *Mesh) feelPulse(ctx context.Context, p peer.ID) {
+	alive := false
+	var longest time.Duration
+	var silent, relayed []network.Conn
+	for _, c := range m.host.Network().ConnsToPeer(p) {
+		if pathOf(c) == api.PathRelayed {
+			relayed = append(relayed, c)
+			continue
+		}
+		answered := m.answers(ctx, c, pulseTimeout)
+		if ctx.Err() != nil {
+			return
+		}
+		alive = alive || answered
+		if !answered {
+			silent = append(silent, c)
+		}
+		longest = max(longest, m.pulses.note(c, answered))
+	}
+	if alive || len(silent) == 0 || len(relayed) > 0 && longest < silentFor {
+		return
+	}
+	if !m.answersByRelay(ctx, p, relayed) {
+		return // the peer, or this device, is cut off: there is nothing better
+	}
+	if slices.ContainsFunc(silent, func(c network.Conn) bool { return m.answers(ctx, c, pulseAgain) }) || ctx.Err() != nil {
+		return // slow, not dead
+	}
+	m.log.Info("a direct path is dead, using a relay", zap.Stringer("peer", p), zap.Duration("took", longest))
+	m.metrics.deadPaths.Inc()
+	for _, c := range silent {
+		_ = c.Close()
+	}
+	m.keeper.reset([]peer.ID{p})
+}
+
+// answers reports whether p echoes a few bytes over a given connection.
+func (m *Mesh) answers(ctx context.Context, c network.Conn, within time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	s, err := m.openStream(ctx, c, protocol.ID(api.ProtoProbe))
+	if err != nil {
+		return false
+	}
+	_ = s.SetDeadline(time.Now().Add(within))
+	var b [probeSize]byte
+	if _, err = s.Write(b[:]); err == nil {
+		_, err = io.ReadFull(s, b[:])
+	}
+	if err != nil {
+		_ = s.Reset()
+		return false
+	}
+	_ = s.Close()
+	return true
+}
+
+// answersByRelay reports whether p can be reached through a relay while its
+// direct connections are silent. Without a relayed connection it makes one that
+// libp2p does not count, for that would rather use what it has.
+func (m *Mesh) answersByRelay(ctx context.Context, p peer.ID, relayed []network.Conn) bool {
+	for _, c := range relayed {
+		if m.answers(ctx, c, pulseTimeout) {
+			return true
+		}
+	}
+	if len(relayed) > 0 {
+		return false
+	}
+	n, ok := m.host.Network().(interface {
+		TransportForDialing(a multiaddr.Multiaddr) transport.Transport
+	})
+	if !ok {
+		return false
+	}
+	for _, a := range m.circuits(p) {
+		t := n.TransportForDialing(a)
+		if t == nil {
+			continue
+		}
+		dctx, cancel := context.WithTimeout(ctx, pulseTimeout)
+		c, err := t.Dial(dctx, a, p)
+		cancel()
+		if err == nil {
+			_ = c.Close()
+			return true
+		}
+	}
+	return false
+}
