@@ -8,6 +8,7 @@ import (
 	"github.com/cloudless-project/cloudless/api"
 	pb "github.com/cloudless-project/cloudless/api/pb/cloudless/v1"
 	"github.com/cloudless-project/cloudless/api/wire"
+	"github.com/cloudless-project/cloudless/internal/retry"
 	"github.com/cloudless-project/cloudless/node/control"
 	"github.com/cloudless-project/cloudless/p2p"
 	"github.com/cloudless-project/cloudless/raftmeta/state"
@@ -108,9 +109,23 @@ func (o *office) Anchors(v state.View) []api.AnchorStatus {
 
 // Transfer implements control.Group.
 func (o *office) Transfer(ctx context.Context, to api.NodeID) error {
-	_, err := with(o, func(a *anchor) (any, error) { return nil, a.raft.Transfer(ctx, to) })
-	return err
+	ctx, cancel := context.WithTimeout(ctx, transferWithin)
+	defer cancel()
+	for {
+		_, err := with(o, func(a *anchor) (any, error) { return nil, a.raft.Transfer(ctx, to) })
+		if err == nil || !o.IsLeader() {
+			return err
+		}
+		if retry.Sleep(ctx, 200*time.Millisecond) != nil {
+			return api.Errorf(api.KindTimeout, "the other anchor did not take over: %w", err).
+				WithHint("it may lag behind: see cloudless anchor list")
+		}
+	}
 }
+
+// transferWithin is how long a successor may take that was away until now: the
+// leader sends the log at intervals that grow while nobody answers.
+const transferWithin = 8 * time.Second
 
 // Grant implements control.Group.
 func (o *office) Grant(to api.NodeID, public []byte) (sealed []byte, epoch uint64, err error) {

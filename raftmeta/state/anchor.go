@@ -88,12 +88,13 @@ func (c RestoreCluster) apply(t *tx) (any, error) {
 		return nil, err
 	}
 	for _, old := range nodes.all(t.txn) {
-		chosen := old.ID == c.Anchor
-		if !old.HoldsState() && !chosen {
-			continue
-		}
 		n := *old
+		chosen := n.ID == c.Anchor
+		if n.HoldsState() {
+			n.AnchorPolicy = "" // wanted for what it was
+		}
 		n.Anchor, n.Voter, n.Version = chosen, chosen, t.index
+		n.StateSince = c.Now // nobody has heard of it in this epoch
 		nodes.put(t, &n)
 	}
 	cluster.Epoch, cluster.Version = c.Epoch, t.index
