@@ -13,7 +13,12 @@
 //	authority/          the sealed CA key, on anchors (0600)
 //	raft/               log and snapshots, on anchors
 //	view.json           the last cluster view; enough to work without anchors
+//	incarnation.json    the number of the last daemon that ran here
 //	images/             index of the images whose blobs this node can give
 //	containerd/         the supervised runtime, when the host has none
 //	logs/               output of the containers
+//
+// Parts are built in the order in which they stand on each other and end in the
+// opposite one (lifecycle): the API drains and the agent stops while the mesh
+// still carries what they say, and a start that fails closes what it opened.
 package node

@@ -26,7 +26,7 @@ func (b *Backoff) Next() time.Duration {
 		limit = 30 * time.Second
 	}
 	if b.current == 0 {
-		b.current = initial
+		b.current = min(initial, limit)
 	} else {
 		b.current = min(2*b.current, limit)
 	}
