@@ -118,3 +118,29 @@ func TestDefaultListen(t *testing.T) {
 		t.Errorf("behind NAT: %v, want the default TCP port and a UDP port of its own", got)
 	}
 }
+
+// Two that find each other at the same moment make one connection, over TCP.
+func TestMutualDialsMakeOneConnection(t *testing.T) {
+	a := newAuthority(t)
+	x, y := a.start(t, nil), a.start(t, nil)
+	dial := func(from, to *node) error {
+		p, err := peer.Decode(string(to.ID()))
+		if err != nil {
+			return err
+		}
+		from.contacts.replace([]Contact{to.contact()})
+		return from.connectDirect(testContext(t), p)
+	}
+	errs := make(chan error, 2)
+	go func() { errs <- dial(x, y) }()
+	go func() { errs <- dial(y, x) }()
+	for range 2 {
+		if err := <-errs; err != nil {
+			t.Fatal(err)
+		}
+	}
+	conns := x.host.Network().ConnsToPeer(y.host.ID())
+	if len(conns) != 1 || transportOf(conns[0].RemoteMultiaddr()) != transportTCP {
+		t.Errorf("%d connections, the first over %s", len(conns), transportOf(conns[0].RemoteMultiaddr()))
+	}
+}
