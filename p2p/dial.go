@@ -39,6 +39,9 @@ func (m *Mesh) Dial(ctx context.Context, to api.NodeID, proto string) (Conn, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
+	if proto != api.ProtoProbe {
+		m.pulses.use(p)
+	}
 	var last error
 	for range openAttempts {
 		if err := m.connect(ctx, p); err != nil {
