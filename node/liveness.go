@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	judgeEvery   = 100 * time.Millisecond
+	judgements   = 10 // in one interval of heartbeats
 	measureEvery = 5 * time.Second
 )
 
@@ -138,7 +138,7 @@ func (a *anchor) listen(ctx context.Context) error {
 
 // watchLiveness commits the watcher's verdicts while this anchor leads.
 func (a *anchor) watchLiveness(ctx context.Context) error {
-	tick := time.NewTicker(judgeEvery)
+	tick := time.NewTimer(0)
 	defer tick.Stop()
 	measure := time.NewTicker(measureEvery)
 	defer measure.Stop()
@@ -150,7 +150,9 @@ func (a *anchor) watchLiveness(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		verdicts, asks := a.watcher.judge(a.raft.Store().View().Nodes(), a.daemon.self)
+		nodes := a.raft.Store().View().Nodes()
+		tick.Reset(liveness.HeartbeatInterval(len(nodes)) / judgements)
+		verdicts, asks := a.watcher.judge(nodes, a.daemon.self)
 		for _, q := range asks {
 			a.inquire(ctx, q)
 		}

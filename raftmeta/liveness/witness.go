@@ -14,7 +14,7 @@ const (
 	maxAsks      = 64 // nodes that are asked about in one Step
 	silentRounds = 3  // rounds without an answer after which witnesses count for nothing
 
-	leastWithin = 250 * time.Millisecond // a probe may take
+	leastWithin = 200 * time.Millisecond // a probe may take, and more where heartbeats are jittery
 	mostWithin  = 2 * time.Second
 	answerSlack = 500 * time.Millisecond // what the way to a witness and back may take beyond that
 	askEvery    = 400 * time.Millisecond // spacing of rounds, at first …

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	judgeEvery   = 100 * time.Millisecond // as the leader does it
+	judgements   = 10 // in one interval of heartbeats, as the leader does it
 	measureEvery = 5 * time.Second
 	commitTakes  = 10 * time.Millisecond // one fsync, and a near majority
 	reportTakes  = 20 * time.Millisecond // from a view that calls a node dead to its report
@@ -49,7 +49,7 @@ func newCluster(w *network, cfg liveness.Config) *cluster {
 			c.after(time.Duration(w.rand.Int64N(int64(c.interval()))), c.beating(i))
 		}
 	}
-	c.after(judgeEvery, c.judge)
+	c.after(c.interval()/judgements, c.judge)
 	c.after(0, c.measure)
 	return c
 }
@@ -133,7 +133,7 @@ func (c *cluster) judge() {
 		}
 		c.commit(changes)
 	}
-	c.after(judgeEvery, c.judge)
+	c.after(c.interval()/judgements, c.judge)
 }
 
 func (c *cluster) commit(changes []change) {
