@@ -162,14 +162,12 @@ func TestLeaderLosesPower(t *testing.T) {
 	awaitStandings(t, pi, map[string]string{"va": "leader", "vb": "voter", "vc": "voter"})
 	cloudless(t, pi, "anchor", "remove", "va") // the leader: it hands over, then goes
 	awaitStandings(t, pi, map[string]string{"vb": "voter", "vc": "standby"})
-	if _, err := va.Output(ctx, "test", "-e", testnet.DataDir+"/raft"); err == nil {
-		await(t, "va to wipe its log", func(ctx context.Context) error {
-			if _, err := va.Output(ctx, "test", "-e", testnet.DataDir+"/raft"); err == nil {
-				return fmt.Errorf("it is still there")
-			}
-			return nil
-		})
-	}
+	await(t, "va to wipe its log", func(ctx context.Context) error {
+		if _, err := va.Output(ctx, "test", "-e", testnet.DataDir+"/raft"); err == nil {
+			return fmt.Errorf("it is still there")
+		}
+		return nil
+	})
 	checkWrites(t, va, &w)
 	awaitAnswer(t, pi, webURL)
 }
@@ -177,7 +175,6 @@ func TestLeaderLosesPower(t *testing.T) {
 // checkWrites makes sure that what was acknowledged is there, in the eyes of d.
 func checkWrites(t *testing.T, d *testnet.Device, w *writer) {
 	t.Helper()
-	ctx := t.Context()
 	var tokens []testnet.Token
 	var workloads []testnet.Workload
 	await(t, "the writes to be listed", func(ctx context.Context) error {
@@ -197,7 +194,6 @@ func checkWrites(t *testing.T, d *testnet.Device, w *writer) {
 		}
 	}
 	t.Logf("%d writes acknowledged, all there", w.count())
-	_ = ctx
 }
 
 // TestRestoreFromBackup: every anchor is lost, a new machine is made the only
@@ -214,7 +210,8 @@ func TestRestoreFromBackup(t *testing.T) {
 		_, err := d.Output(ctx, "sh", "-c", "mkdir -p $(dirname "+backup+"); echo correct horse battery staple >"+secret)
 		must(t, err)
 	}
-	cloudless(t, pi, "anchor", "backup", backup, "--secret-file", secret)
+	t.Log(cloudless(t, pi, "anchor", "backup", backup, "--secret-file", secret))
+	t.Log("\n" + cloudless(t, pi, "anchor", "list"))
 	for _, d := range []*testnet.Device{va, vb, vc} {
 		must(t, d.Kill(ctx))
 	}
