@@ -114,6 +114,19 @@ func (w *watcher) judge(nodes []api.Node, self api.NodeID) ([]liveness.Transitio
 	return w.detector.Step(nodes, self, now)
 }
 
+// An anchor notices by its own pulse that it was stopped or starved itself.
+const (
+	ownPulse = 200 * time.Millisecond
+	ownPause = time.Second
+)
+
+// slept notes that this anchor did not run for a while.
+func (w *watcher) slept(pause time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.detector.Slept(pause)
+}
+
 // listen feeds the watcher until ctx ends.
 func (a *anchor) listen(ctx context.Context) error {
 	mesh := a.daemon.mesh
@@ -126,10 +139,18 @@ func (a *anchor) listen(ctx context.Context) error {
 		return err
 	}
 	defer cancel()
+	pulse := time.NewTicker(ownPulse)
+	defer pulse.Stop()
+	awake := time.Now()
 	for {
 		select {
 		case e := <-mesh.Events():
 			a.watcher.transport(e)
+		case <-pulse.C:
+			if pause := time.Since(awake); pause > ownPause {
+				a.watcher.slept(pause)
+			}
+			awake = time.Now()
 		case <-ctx.Done():
 			return nil
 		}

@@ -101,6 +101,14 @@ func (d *Detector) Connected(node api.NodeID, now time.Time) {
 // Goodbye notes that a node's daemon said that it stops.
 func (d *Detector) Goodbye(node api.NodeID, now time.Time) { d.track(node, now).goodbye = now }
 
+// Slept notes that the judge itself did not run for a while: a paused machine
+// has heard nobody, and that says nothing of the others.
+func (d *Detector) Slept(pause time.Duration) {
+	for _, t := range d.tracks {
+		t.last = t.last.Add(pause)
+	}
+}
+
 // track returns a node's record, a newcomer's if need be.
 func (d *Detector) track(node api.NodeID, now time.Time) *track {
 	t := d.tracks[node]

@@ -197,6 +197,19 @@ func TestGoodbyeIsAPause(t *testing.T) {
 	w.want(map[api.NodeID]api.NodeState{"pi": api.NodeDown})
 }
 
+func TestPausedJudgeBlamesNobody(t *testing.T) {
+	w := newWorld(t, map[string][]string{"cloud": {"vps"}, "home-b": {"desk"}})
+	w.now = w.now.Add(time.Minute)
+	w.detector.Slept(time.Minute)
+	w.dark["desk"] = true // what it sent meanwhile has not been read yet
+	w.run(300 * time.Millisecond)
+	if got := w.state("desk"); got == api.NodeDown {
+		t.Errorf("blamed for the judge's own pause: %v", w.log)
+	}
+	w.run(5 * time.Second)
+	w.want(map[api.NodeID]api.NodeState{"desk": api.NodeDown})
+}
+
 func TestNewJudgeGivesEverybodyTime(t *testing.T) {
 	w := homes(t)
 	w.detector = liveness.New(liveness.Config{}) // a restarted anchor has heard of nobody

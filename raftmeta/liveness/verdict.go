@@ -148,13 +148,14 @@ func (s *scene) sentence(n *api.Node, t *track, quiet time.Duration) (api.NodeSt
 
 // cutOff is for a node that lives without a way to the judge, as far as anybody
 // can tell, until that has lasted too long. Time in which most of the cluster
-// was silent does not count.
+// was silent does not count. StateSince is by the clock of whoever led then, so
+// the silence heard here must have lasted as long.
 func (s *scene) cutOff(n *api.Node, t *track, reason string) (api.NodeState, string) {
 	since := n.StateSince
 	if t.inquiry.crowd.After(since) {
 		since = t.inquiry.crowd
 	}
-	if n.State == api.NodeCutOff && s.now.Sub(since) >= s.d.cfg.HouseGrace {
+	if grace := s.d.cfg.HouseGrace; n.State == api.NodeCutOff && s.now.Sub(since) >= grace && s.now.Sub(t.last) >= grace {
 		return api.NodeDown, fmt.Sprintf("%s, for longer than %s", reason, s.d.cfg.HouseGrace)
 	}
 	return api.NodeCutOff, reason
