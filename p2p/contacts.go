@@ -139,6 +139,7 @@ func (m *Mesh) SetMembers(members []Contact) {
 		m.host.Peerstore().ClearAddrs(p)
 	}
 	m.topics.setAnchors(m.contacts.anchors())
+	m.pulses.giveUp(func(p peer.ID) bool { return slices.Contains(fresh, p) })
 	m.keeper.reset(fresh)
 }
 

@@ -41,7 +41,7 @@ type Mesh struct {
 	subnets  subnets
 	askers   askers
 	pulses   *pulses
-	outside  outside
+	outside  *outside
 
 	autorelay *autorelay.AutoRelay
 	puncher   *holepunch.Service
@@ -69,11 +69,13 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m := &Mesh{
 		cfg: cfg, log: cfg.Log, metrics: newMetrics(), counter: metrics.NewBandwidthCounter(),
-		adm: newAdmissions(), claimed: make(map[protocol.ID]bool), pulses: newPulses(),
+		adm: newAdmissions(), claimed: make(map[protocol.ID]bool), pulses: newPulses(), outside: newOutside(),
 	}
-	if m.told, err = newAddrsFilter(cfg); err != nil {
+	told, err := newAddrsFilter(cfg)
+	if err != nil {
 		return nil, fmt.Errorf("make mesh: %w", err)
 	}
+	m.told = func(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr { return told(m.outside.correct(addrs)) }
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	gater := &gater{m}
 	if m.host, err = newHost(cfg, gater, m.counter, m.told); err != nil {
@@ -157,6 +159,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	if !m.cfg.Client {
 		jobs.Go(func() { m.keeper.run(run) })
 		jobs.Go(func() { m.watchPaths(run) })
+		jobs.Go(func() { m.watchOutside(run) })
 		jobs.Go(func() {
 			if err := m.watchReach(run); err != nil {
 				once.Do(func() { failed = err })

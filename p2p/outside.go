@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"net"
 	"net/netip"
 	"sync"
 
@@ -20,8 +21,21 @@ const maxSightings = 4096
 // from which the packets of a QUIC connection come. libp2p has a verdict of its
 // own, but waits for nine observers and a minute, and then confuses UDP and TCP.
 type outside struct {
-	mu   sync.Mutex
-	seen map[network.Conn]view
+	mu    sync.Mutex
+	seen  map[network.Conn]view
+	doubt chan struct{} // something hints that the address has changed
+}
+
+func newOutside() *outside {
+	return &outside{seen: make(map[network.Conn]view), doubt: make(chan struct{}, 1)}
+}
+
+// suspect makes the relays be asked soon.
+func (o *outside) suspect() {
+	select {
+	case o.doubt <- struct{}{}:
+	default:
+	}
 }
 
 // view is what one peer saw.
@@ -29,7 +43,8 @@ type view struct {
 	peer   peer.ID
 	local  netip.AddrPort // our socket
 	remote netip.AddrPort // the peer's
-	mapped netip.AddrPort // what our socket looks like from there
+	mapped netip.AddrPort // what our socket looked like from there when the connection began
+	now    netip.AddrPort // … and what it looks like since it was asked
 }
 
 // observe takes what a peer said of us in identify.
@@ -48,6 +63,7 @@ func (o *outside) observe(c network.Conn, observed multiaddr.Multiaddr) {
 		}
 		*x.to = ap
 	}
+	v.now = v.mapped
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for old := range o.seen {
@@ -55,12 +71,60 @@ func (o *outside) observe(c network.Conn, observed multiaddr.Multiaddr) {
 			delete(o.seen, old)
 		}
 	}
-	if o.seen == nil {
-		o.seen = make(map[network.Conn]view)
+	if _, ok := o.seen[c]; ok {
+		return // identify says the same again; what was asked since is newer
 	}
 	if len(o.seen) < maxSightings {
 		o.seen[c] = v
 	}
+}
+
+// knows reports whether a peer has seen this device over c.
+func (o *outside) knows(c network.Conn) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, ok := o.seen[c]
+	return ok && !c.IsClosed()
+}
+
+// renew takes what a peer says c looks like now, and reports whether that is
+// news.
+func (o *outside) renew(c network.Conn, now netip.AddrPort) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	v, ok := o.seen[c]
+	if !ok || v.now == now {
+		return false
+	}
+	v.now = now
+	o.seen[c] = v
+	return true
+}
+
+// correct replaces addresses that identify has reported by those that have
+// taken their place.
+func (o *outside) correct(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	moved := make(map[netip.AddrPort]netip.AddrPort)
+	for c, v := range o.seen {
+		if v.now != v.mapped && !c.IsClosed() {
+			moved[v.mapped] = v.now
+		}
+	}
+	if len(moved) == 0 {
+		return addrs
+	}
+	out := make([]multiaddr.Multiaddr, 0, len(addrs))
+	for _, a := range addrs {
+		if old, ok := udpAddr(a); ok && !isRelayed(a) && moved[old].IsValid() {
+			if socket, err := manet.FromNetAddr(net.UDPAddrFromAddrPort(moved[old])); err == nil {
+				a = multiaddr.Join(socket, a[2:])
+			}
+		}
+		out = append(out, a)
+	}
+	return multiaddr.Unique(out)
 }
 
 func udpAddr(a multiaddr.Multiaddr) (netip.AddrPort, bool) {
@@ -109,13 +173,13 @@ func (o *outside) verdict(counts func(peer.ID) bool) api.NAT {
 func judge(views []view) api.NAT {
 	places := make(map[netip.AddrPort]map[netip.AddrPort]netip.AddrPort) // local → remote → mapped
 	for _, v := range views {
-		if v.local == v.mapped {
+		if v.local == v.now {
 			return api.NATNone
 		}
 		if places[v.local] == nil {
 			places[v.local] = make(map[netip.AddrPort]netip.AddrPort)
 		}
-		places[v.local][v.remote] = v.mapped
+		places[v.local][v.remote] = v.now
 	}
 	same, different := 0, 0
 	for _, from := range places {

@@ -13,7 +13,7 @@ import (
 func TestJudge(t *testing.T) {
 	const home, other = "192.168.1.2:40000", "192.168.1.2:40001"
 	see := func(local, remote, mapped string) view {
-		return view{local: netip.MustParseAddrPort(local), remote: netip.MustParseAddrPort(remote), mapped: netip.MustParseAddrPort(mapped)}
+		return view{local: netip.MustParseAddrPort(local), remote: netip.MustParseAddrPort(remote), now: netip.MustParseAddrPort(mapped)}
 	}
 	tests := []struct {
 		name  string
@@ -57,7 +57,7 @@ func TestUDPAddr(t *testing.T) {
 }
 
 func TestVerdictCountsMembersOnly(t *testing.T) {
-	var o outside
+	o := newOutside()
 	if got := o.verdict(func(peer.ID) bool { return true }); got != api.NATUnknown {
 		t.Errorf("verdict without observers: %s, want %s", got, api.NATUnknown)
 	}

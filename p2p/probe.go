@@ -70,7 +70,8 @@ func (m *Mesh) observeRTT(id api.NodeID, rtt time.Duration) {
 	})
 }
 
-// serveProbe echoes, or answers one question about another member.
+// serveProbe echoes, or answers one question: about another member, or about
+// the asker.
 func (m *Mesh) serveProbe() {
 	m.claim(api.ProtoProbe)
 	m.host.SetStreamHandler(protocol.ID(api.ProtoProbe), m.guard(api.ProtoProbe, nil, func(s network.Stream, asker api.Member) {
@@ -79,6 +80,10 @@ func (m *Mesh) serveProbe() {
 		var b [probeSize]byte
 		for {
 			if _, err := io.ReadFull(s, b[:]); err != nil {
+				return
+			}
+			if b == whoMagic {
+				_ = answerWho(s)
 				return
 			}
 			if b == askMagic {

@@ -84,6 +84,22 @@ func (u *pulses) note(c network.Conn, answered bool) time.Duration {
 	return time.Since(u.silent[c])
 }
 
+// giveUp closes the silent connections to a peer that has moved, or all of them
+// when this device has: they will not speak again.
+func (u *pulses) giveUp(moved func(peer.ID) bool) {
+	u.mu.RLock()
+	var dead []network.Conn
+	for c := range u.silent {
+		if moved(c.RemotePeer()) {
+			dead = append(dead, c)
+		}
+	}
+	u.mu.RUnlock()
+	for _, c := range dead {
+		_ = c.Close()
+	}
+}
+
 // prune forgets what is gone.
 func (u *pulses) prune() {
 	u.mu.Lock()
@@ -171,6 +187,7 @@ func (m *Mesh) feelPulse(ctx context.Context, p peer.ID) {
 		alive = alive || answered
 		if !answered {
 			silent = append(silent, c)
+			m.outside.suspect()
 		}
 		longest = max(longest, m.pulses.note(c, answered))
 	}

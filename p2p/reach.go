@@ -106,6 +106,7 @@ func (m *Mesh) reached(e any) {
 		m.outside.observe(e.Conn, e.ObservedAddr)
 	case event.EvtLocalAddressesUpdated:
 		if e.Diffs && slices.ContainsFunc(e.Current, func(a event.UpdatedAddress) bool { return a.Action == event.Added }) {
+			m.outside.suspect()
 			m.keeper.reset(nil) // another network: what failed may work now
 		}
 	}
