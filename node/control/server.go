@@ -90,6 +90,7 @@ type Server struct {
 	grpc    *grpc.Server
 	pool    *pool
 	pipe    *pipeListener
+	answers *answers
 	calls   *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
 }
@@ -102,7 +103,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Standing == nil {
 		cfg.Standing = func(api.Member, bool) error { return nil }
 	}
-	s := &Server{cfg: cfg, pipe: newPipeListener(cfg.Self)}
+	s := &Server{cfg: cfg, answers: newAnswers(), pipe: newPipeListener(cfg.Self)}
 	s.pool = newPool(s.dial)
 	s.calls = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "cloudless_api_calls_total", Help: "API calls answered, by method and error kind.",

@@ -17,7 +17,25 @@ type workloadServer struct {
 }
 
 // ApplyWorkload is idempotent by nature: the same spec again changes nothing.
+// With a key, the answer is the same as well.
 func (s *workloadServer) ApplyWorkload(ctx context.Context, req *pb.ApplyWorkloadRequest) (*pb.ApplyWorkloadResponse, error) {
+	key, err := answerKey(caller(ctx), pb.WorkloadService_ApplyWorkload_FullMethodName, req.GetIdempotencyKey())
+	if err != nil {
+		return nil, err
+	}
+	if given, ok := s.answers.recall(key, s.cfg.Now()); ok && key != "" {
+		if reply, ok := given.(*pb.ApplyWorkloadResponse); ok {
+			return reply, nil
+		}
+	}
+	reply, err := s.applyWorkload(ctx, req)
+	if err == nil && key != "" {
+		s.answers.remember(key, reply, s.cfg.Now())
+	}
+	return reply, err
+}
+
+func (s *workloadServer) applyWorkload(ctx context.Context, req *pb.ApplyWorkloadRequest) (*pb.ApplyWorkloadResponse, error) {
 	r := wire.ApplyRequestFromPB(req)
 	if err := api.ValidateName("metadata.name", r.Name); err != nil {
 		return nil, err
