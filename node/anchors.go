@@ -32,16 +32,17 @@ type roster struct {
 
 type reported struct {
 	api.AnchorProgress
-	at time.Time
+	behind uint64 // the leader, as it was when it asked
+	at     time.Time
 }
 
-func (r *roster) put(id api.NodeID, p api.AnchorProgress, at time.Time) {
+func (r *roster) put(id api.NodeID, p reported) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.known == nil {
 		r.known = make(map[api.NodeID]reported)
 	}
-	r.known[id] = reported{p, at}
+	r.known[id] = p
 }
 
 func (r *roster) get(id api.NodeID) (reported, bool) {
@@ -85,9 +86,11 @@ func (a *anchor) askAnchors(ctx context.Context) {
 			if err != nil {
 				return
 			}
+			applied := a.raft.Applied()
 			reply, err := pb.NewAnchorServiceClient(conn).GetProgress(ctx, &pb.GetProgressRequest{})
 			if err == nil {
-				a.roster.put(n.ID, wire.AnchorProgressFromPB(reply), time.Now())
+				p := wire.AnchorProgressFromPB(reply)
+				a.roster.put(n.ID, reported{p, behind(applied, p.Applied), time.Now()})
 			}
 		})
 	}
@@ -107,11 +110,10 @@ func (a *anchor) carryOut(ctx context.Context) (busy bool) {
 	for _, s := range servers {
 		in.Servers = append(in.Servers, anchors.Server{ID: s.ID, Voter: s.Voter})
 	}
-	applied := a.raft.Applied()
 	for _, n := range in.Nodes {
 		if p, ok := a.roster.get(n.ID); ok {
 			running := p.Running && p.Epoch == a.epoch
-			in.Progress[n.ID] = anchors.Progress{Running: running, Behind: behind(applied, p.Applied), At: p.at}
+			in.Progress[n.ID] = anchors.Progress{Running: running, Behind: p.behind, At: p.at}
 			busy = busy || n.HoldsState() && !running
 		}
 		busy = busy || n.Anchor && !n.Voter && n.ID != a.daemon.self && !slices.ContainsFunc(servers, isServer(n.ID))
@@ -179,7 +181,6 @@ func (a *anchor) statuses(v state.View) []api.AnchorStatus {
 	if err != nil {
 		servers = nil
 	}
-	applied := a.raft.Applied()
 	var out []api.AnchorStatus
 	for _, n := range v.Nodes() {
 		i := slices.IndexFunc(servers, isServer(n.ID))
@@ -189,10 +190,10 @@ func (a *anchor) statuses(v state.View) []api.AnchorStatus {
 		st := api.AnchorStatus{ID: n.ID, Name: n.Inventory.Name, State: n.State, Policy: n.AnchorPolicyInForce()}
 		p, ok := a.roster.get(n.ID)
 		if n.ID == a.daemon.self {
-			p, ok = reported{api.AnchorProgress{Running: true, Epoch: a.epoch, Applied: applied}, time.Now()}, true
+			p, ok = reported{api.AnchorProgress{Running: true, Epoch: a.epoch, Applied: a.raft.Applied()}, 0, time.Now()}, true
 		}
 		if ok {
-			st.Applied, st.Behind, st.Epoch = p.Applied, behind(applied, p.Applied), p.Epoch
+			st.Applied, st.Behind, st.Epoch = p.Applied, p.behind, p.Epoch
 			st.Reachable = time.Since(p.at) < 2*restAnchorsEvery && n.State != api.NodeDown
 		}
 		switch {
