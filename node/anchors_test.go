@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/cloudless-project/cloudless/api"
 	"github.com/cloudless-project/cloudless/security/identity"
@@ -194,4 +195,17 @@ func TestRestore(t *testing.T) {
 		return nil
 	})
 	member.standings(map[string]api.AnchorStanding{"fresh": api.AnchorLeader})
+}
+
+// TestPublicNodesBecomeAnchors: unasked, once they have been ready for a while;
+// one that must not does not.
+func TestPublicNodesBecomeAnchors(t *testing.T) {
+	soon := func(cfg *Config) { cfg.Public, cfg.Anchors.Settle = "yes", time.Second }
+	first := newDevice(t, "first")
+	first.start(func(cfg *Config) { soon(cfg); cfg.Init = true })
+	for name, policy := range map[string]string{"b": "auto", "c": "auto", "never": "never"} {
+		join := first.token(api.RoleNode)
+		newDevice(t, name).start(func(cfg *Config) { soon(cfg); cfg.Join, cfg.Anchor = join, policy })
+	}
+	first.standings(map[string]api.AnchorStanding{"first": api.AnchorLeader, "b": api.AnchorVoter, "c": api.AnchorVoter})
 }

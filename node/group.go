@@ -144,12 +144,16 @@ func (o *office) enrol(ctx context.Context, req p2p.EnrolRequest) (p2p.EnrolRepl
 		return p2p.EnrolReply{}, errVacant()
 	}
 	e := a.enroller()
-	leader, known := a.raft.Leader()
-	if a.raft.IsLeader() || !known {
+	if a.raft.IsLeader() {
 		return e.enrol(ctx, req)
 	}
 	if err := e.check(req); err != nil {
 		return p2p.EnrolReply{}, err
+	}
+	leader, known := a.daemon.leader() // a young follower has heard of it before its log has
+	if !known || leader == a.daemon.self {
+		return p2p.EnrolReply{}, api.Errorf(api.KindUnavailable, "the anchors have no leader at the moment").
+			WithHint("try again in a few seconds")
 	}
 	conn, err := a.daemon.server.Conn(leader)
 	if err != nil {
