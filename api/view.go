@@ -1,7 +1,7 @@
 package api
 
 // ClusterView is everything an ordinary node needs to know to go on working
-// when every anchor is away: an anchor sends it whole whenever it changed, the
+// when every anchor is away: an anchor sends it whole and then what changes, the
 // node keeps the last one on disk.
 type ClusterView struct {
 	Index       uint64       `json:"index"` // Raft index it was read at

@@ -113,13 +113,18 @@ type incoming struct {
 }
 
 func (s *syncer) takeViews(from api.NodeID, stream pb.SyncService_SyncClient, in *incoming, first func()) error {
+	var v api.ClusterView // as of the last message: a delta applies to it
 	for {
 		msg, err := stream.Recv()
 		if err != nil {
 			return wire.ErrorFromStatus(err)
 		}
 		first()
-		v := wire.ClusterViewFromPB(msg.GetView())
+		if msg.GetView() != nil {
+			v = wire.ClusterViewFromPB(msg.GetView())
+		} else if v, err = v.Apply(wire.ViewDeltaFromPB(msg.GetDelta())); err != nil {
+			return err // the next session begins with a whole view
+		}
 		if err := s.receive(from, v); err != nil {
 			return err
 		}

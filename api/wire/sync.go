@@ -90,3 +90,31 @@ func NodeReportFromPB(p *pb.NodeReport) api.NodeReport {
 	}
 	return r
 }
+
+// ViewDeltaToPB converts what changed between two views.
+func ViewDeltaToPB(d api.ViewDelta) *pb.ViewDelta {
+	return &pb.ViewDelta{
+		Base:            d.Base,
+		Changed:         ClusterViewToPB(d.Changed),
+		GoneNodes:       names[string](d.Gone.Nodes),
+		GoneReplicas:    names[string](d.Gone.Replicas),
+		GoneServices:    d.Gone.Services,
+		GoneImages:      d.Gone.Images,
+		GoneRevocations: d.Gone.Revocations,
+	}
+}
+
+// ViewDeltaFromPB converts what changed between two views.
+func ViewDeltaFromPB(p *pb.ViewDelta) api.ViewDelta {
+	return api.ViewDelta{
+		Base:    p.GetBase(),
+		Changed: ClusterViewFromPB(p.GetChanged()),
+		Gone: api.Gone{
+			Nodes:       names[api.NodeID](p.GetGoneNodes()),
+			Replicas:    names[api.ReplicaID](p.GetGoneReplicas()),
+			Services:    p.GetGoneServices(),
+			Images:      p.GetGoneImages(),
+			Revocations: p.GetGoneRevocations(),
+		},
+	}
+}

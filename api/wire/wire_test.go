@@ -58,6 +58,7 @@ var pairs = []pair{
 	pairOf(ClusterToPB, ClusterFromPB),
 	pairOf(RevocationToPB, RevocationFromPB),
 	pairOf(ClusterViewToPB, ClusterViewFromPB),
+	pairOf(ViewDeltaToPB, ViewDeltaFromPB),
 	pairOf(NodeReportToPB, NodeReportFromPB),
 }
 

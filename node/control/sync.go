@@ -1,13 +1,10 @@
 package control
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 
 	"github.com/cloudless-project/cloudless/api"
 	pb "github.com/cloudless-project/cloudless/api/pb/cloudless/v1"
@@ -66,25 +63,25 @@ func (s *syncServer) takeReport(stream pb.SyncService_SyncServer, from api.NodeI
 // coalesce is how long a change may wait for others to travel with it.
 const coalesce = 10 * time.Millisecond
 
+// sendViews sends the whole view once, and then what changes in it.
 func (s *syncServer) sendViews(ctx context.Context, stream pb.SyncService_SyncServer, to api.NodeID) error {
-	var last []byte
+	var last api.ClusterView
+	first := true
 	store := s.cfg.Anchor.Store() // another one follows when this node becomes an anchor anew
 	for {
 		view, changed := store.Watch()
-		cv := view.For(to, s.cfg.Self.ID)
-		index := cv.Index
-		cv.Index = 0
-		msg := wire.ClusterViewToPB(cv)
-		content, err := proto.MarshalOptions{Deterministic: true}.Marshal(msg)
-		if err != nil {
-			return err
+		now := view.For(to, s.cfg.Self.ID)
+		reply := &pb.SyncResponse{}
+		if delta := last.DeltaTo(now); first {
+			reply.View = wire.ClusterViewToPB(now)
+		} else if !delta.Empty(&last) {
+			reply.Delta = wire.ViewDeltaToPB(delta)
 		}
-		if !bytes.Equal(content, last) {
-			msg.Index = index
-			if err := stream.Send(&pb.SyncResponse{View: msg}); err != nil {
+		if reply.View != nil || reply.Delta != nil {
+			if err := stream.Send(reply); err != nil {
 				return err
 			}
-			last = content
+			last, first = now, false
 		}
 		if err := s.waitLeading(ctx, changed); err != nil {
 			return err

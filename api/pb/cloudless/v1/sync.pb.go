@@ -399,9 +399,11 @@ func (x *SyncRequest) GetReport() *NodeReport {
 	return nil
 }
 
+// SyncResponse holds one of the two: the whole view first, then what changed.
 type SyncResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	View          *ClusterView           `protobuf:"bytes,1,opt,name=view,proto3" json:"view,omitempty"`
+	Delta         *ViewDelta             `protobuf:"bytes,2,opt,name=delta,proto3" json:"delta,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -443,6 +445,108 @@ func (x *SyncResponse) GetView() *ClusterView {
 	return nil
 }
 
+func (x *SyncResponse) GetDelta() *ViewDelta {
+	if x != nil {
+		return x.Delta
+	}
+	return nil
+}
+
+// ViewDelta turns the last view that was sent into a later one.
+type ViewDelta struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Base  uint64                 `protobuf:"varint,1,opt,name=base,proto3" json:"base,omitempty"` // index of the view it applies to
+	// Index, cluster and leader of the later view, and its rows that are new or
+	// changed.
+	Changed         *ClusterView `protobuf:"bytes,2,opt,name=changed,proto3" json:"changed,omitempty"`
+	GoneNodes       []string     `protobuf:"bytes,3,rep,name=gone_nodes,json=goneNodes,proto3" json:"gone_nodes,omitempty"`
+	GoneReplicas    []string     `protobuf:"bytes,4,rep,name=gone_replicas,json=goneReplicas,proto3" json:"gone_replicas,omitempty"`
+	GoneServices    []string     `protobuf:"bytes,5,rep,name=gone_services,json=goneServices,proto3" json:"gone_services,omitempty"`
+	GoneImages      []string     `protobuf:"bytes,6,rep,name=gone_images,json=goneImages,proto3" json:"gone_images,omitempty"`
+	GoneRevocations []string     `protobuf:"bytes,7,rep,name=gone_revocations,json=goneRevocations,proto3" json:"gone_revocations,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ViewDelta) Reset() {
+	*x = ViewDelta{}
+	mi := &file_cloudless_v1_sync_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ViewDelta) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ViewDelta) ProtoMessage() {}
+
+func (x *ViewDelta) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_sync_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ViewDelta.ProtoReflect.Descriptor instead.
+func (*ViewDelta) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_sync_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ViewDelta) GetBase() uint64 {
+	if x != nil {
+		return x.Base
+	}
+	return 0
+}
+
+func (x *ViewDelta) GetChanged() *ClusterView {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
+func (x *ViewDelta) GetGoneNodes() []string {
+	if x != nil {
+		return x.GoneNodes
+	}
+	return nil
+}
+
+func (x *ViewDelta) GetGoneReplicas() []string {
+	if x != nil {
+		return x.GoneReplicas
+	}
+	return nil
+}
+
+func (x *ViewDelta) GetGoneServices() []string {
+	if x != nil {
+		return x.GoneServices
+	}
+	return nil
+}
+
+func (x *ViewDelta) GetGoneImages() []string {
+	if x != nil {
+		return x.GoneImages
+	}
+	return nil
+}
+
+func (x *ViewDelta) GetGoneRevocations() []string {
+	if x != nil {
+		return x.GoneRevocations
+	}
+	return nil
+}
+
 type RenewCertificateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Csr           []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"` // PKCS #10, DER, signed by the caller's key
@@ -452,7 +556,7 @@ type RenewCertificateRequest struct {
 
 func (x *RenewCertificateRequest) Reset() {
 	*x = RenewCertificateRequest{}
-	mi := &file_cloudless_v1_sync_proto_msgTypes[6]
+	mi := &file_cloudless_v1_sync_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -464,7 +568,7 @@ func (x *RenewCertificateRequest) String() string {
 func (*RenewCertificateRequest) ProtoMessage() {}
 
 func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_sync_proto_msgTypes[6]
+	mi := &file_cloudless_v1_sync_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -477,7 +581,7 @@ func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
 func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_sync_proto_rawDescGZIP(), []int{6}
+	return file_cloudless_v1_sync_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RenewCertificateRequest) GetCsr() []byte {
@@ -496,7 +600,7 @@ type RenewCertificateResponse struct {
 
 func (x *RenewCertificateResponse) Reset() {
 	*x = RenewCertificateResponse{}
-	mi := &file_cloudless_v1_sync_proto_msgTypes[7]
+	mi := &file_cloudless_v1_sync_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -508,7 +612,7 @@ func (x *RenewCertificateResponse) String() string {
 func (*RenewCertificateResponse) ProtoMessage() {}
 
 func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_sync_proto_msgTypes[7]
+	mi := &file_cloudless_v1_sync_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -521,7 +625,7 @@ func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateResponse.ProtoReflect.Descriptor instead.
 func (*RenewCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_sync_proto_rawDescGZIP(), []int{7}
+	return file_cloudless_v1_sync_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RenewCertificateResponse) GetCertificate() []byte {
@@ -540,7 +644,7 @@ type RegisterImageRequest struct {
 
 func (x *RegisterImageRequest) Reset() {
 	*x = RegisterImageRequest{}
-	mi := &file_cloudless_v1_sync_proto_msgTypes[8]
+	mi := &file_cloudless_v1_sync_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -552,7 +656,7 @@ func (x *RegisterImageRequest) String() string {
 func (*RegisterImageRequest) ProtoMessage() {}
 
 func (x *RegisterImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_sync_proto_msgTypes[8]
+	mi := &file_cloudless_v1_sync_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -565,7 +669,7 @@ func (x *RegisterImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterImageRequest.ProtoReflect.Descriptor instead.
 func (*RegisterImageRequest) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_sync_proto_rawDescGZIP(), []int{8}
+	return file_cloudless_v1_sync_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RegisterImageRequest) GetImage() *Image {
@@ -584,7 +688,7 @@ type RegisterImageResponse struct {
 
 func (x *RegisterImageResponse) Reset() {
 	*x = RegisterImageResponse{}
-	mi := &file_cloudless_v1_sync_proto_msgTypes[9]
+	mi := &file_cloudless_v1_sync_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -596,7 +700,7 @@ func (x *RegisterImageResponse) String() string {
 func (*RegisterImageResponse) ProtoMessage() {}
 
 func (x *RegisterImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_sync_proto_msgTypes[9]
+	mi := &file_cloudless_v1_sync_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -609,7 +713,7 @@ func (x *RegisterImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterImageResponse.ProtoReflect.Descriptor instead.
 func (*RegisterImageResponse) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_sync_proto_rawDescGZIP(), []int{9}
+	return file_cloudless_v1_sync_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RegisterImageResponse) GetImage() *Image {
@@ -655,9 +759,20 @@ const file_cloudless_v1_sync_proto_rawDesc = "" +
 	"\bcomplete\x18\x05 \x01(\bR\bcomplete\x12\x16\n" +
 	"\x06images\x18\x06 \x03(\tR\x06images\"?\n" +
 	"\vSyncRequest\x120\n" +
-	"\x06report\x18\x01 \x01(\v2\x18.cloudless.v1.NodeReportR\x06report\"=\n" +
+	"\x06report\x18\x01 \x01(\v2\x18.cloudless.v1.NodeReportR\x06report\"l\n" +
 	"\fSyncResponse\x12-\n" +
-	"\x04view\x18\x01 \x01(\v2\x19.cloudless.v1.ClusterViewR\x04view\"+\n" +
+	"\x04view\x18\x01 \x01(\v2\x19.cloudless.v1.ClusterViewR\x04view\x12-\n" +
+	"\x05delta\x18\x02 \x01(\v2\x17.cloudless.v1.ViewDeltaR\x05delta\"\x89\x02\n" +
+	"\tViewDelta\x12\x12\n" +
+	"\x04base\x18\x01 \x01(\x04R\x04base\x123\n" +
+	"\achanged\x18\x02 \x01(\v2\x19.cloudless.v1.ClusterViewR\achanged\x12\x1d\n" +
+	"\n" +
+	"gone_nodes\x18\x03 \x03(\tR\tgoneNodes\x12#\n" +
+	"\rgone_replicas\x18\x04 \x03(\tR\fgoneReplicas\x12#\n" +
+	"\rgone_services\x18\x05 \x03(\tR\fgoneServices\x12\x1f\n" +
+	"\vgone_images\x18\x06 \x03(\tR\n" +
+	"goneImages\x12)\n" +
+	"\x10gone_revocations\x18\a \x03(\tR\x0fgoneRevocations\"+\n" +
 	"\x17RenewCertificateRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"<\n" +
 	"\x18RenewCertificateResponse\x12 \n" +
@@ -683,7 +798,7 @@ func file_cloudless_v1_sync_proto_rawDescGZIP() []byte {
 	return file_cloudless_v1_sync_proto_rawDescData
 }
 
-var file_cloudless_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_cloudless_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_cloudless_v1_sync_proto_goTypes = []any{
 	(*Cluster)(nil),                  // 0: cloudless.v1.Cluster
 	(*Revocation)(nil),               // 1: cloudless.v1.Revocation
@@ -691,44 +806,47 @@ var file_cloudless_v1_sync_proto_goTypes = []any{
 	(*NodeReport)(nil),               // 3: cloudless.v1.NodeReport
 	(*SyncRequest)(nil),              // 4: cloudless.v1.SyncRequest
 	(*SyncResponse)(nil),             // 5: cloudless.v1.SyncResponse
-	(*RenewCertificateRequest)(nil),  // 6: cloudless.v1.RenewCertificateRequest
-	(*RenewCertificateResponse)(nil), // 7: cloudless.v1.RenewCertificateResponse
-	(*RegisterImageRequest)(nil),     // 8: cloudless.v1.RegisterImageRequest
-	(*RegisterImageResponse)(nil),    // 9: cloudless.v1.RegisterImageResponse
-	(*timestamppb.Timestamp)(nil),    // 10: google.protobuf.Timestamp
-	(*Node)(nil),                     // 11: cloudless.v1.Node
-	(*Replica)(nil),                  // 12: cloudless.v1.Replica
-	(*Service)(nil),                  // 13: cloudless.v1.Service
-	(*Image)(nil),                    // 14: cloudless.v1.Image
-	(*Inventory)(nil),                // 15: cloudless.v1.Inventory
-	(*ReplicaReport)(nil),            // 16: cloudless.v1.ReplicaReport
+	(*ViewDelta)(nil),                // 6: cloudless.v1.ViewDelta
+	(*RenewCertificateRequest)(nil),  // 7: cloudless.v1.RenewCertificateRequest
+	(*RenewCertificateResponse)(nil), // 8: cloudless.v1.RenewCertificateResponse
+	(*RegisterImageRequest)(nil),     // 9: cloudless.v1.RegisterImageRequest
+	(*RegisterImageResponse)(nil),    // 10: cloudless.v1.RegisterImageResponse
+	(*timestamppb.Timestamp)(nil),    // 11: google.protobuf.Timestamp
+	(*Node)(nil),                     // 12: cloudless.v1.Node
+	(*Replica)(nil),                  // 13: cloudless.v1.Replica
+	(*Service)(nil),                  // 14: cloudless.v1.Service
+	(*Image)(nil),                    // 15: cloudless.v1.Image
+	(*Inventory)(nil),                // 16: cloudless.v1.Inventory
+	(*ReplicaReport)(nil),            // 17: cloudless.v1.ReplicaReport
 }
 var file_cloudless_v1_sync_proto_depIdxs = []int32{
-	10, // 0: cloudless.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
-	10, // 1: cloudless.v1.Revocation.at:type_name -> google.protobuf.Timestamp
+	11, // 0: cloudless.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
+	11, // 1: cloudless.v1.Revocation.at:type_name -> google.protobuf.Timestamp
 	0,  // 2: cloudless.v1.ClusterView.cluster:type_name -> cloudless.v1.Cluster
-	11, // 3: cloudless.v1.ClusterView.nodes:type_name -> cloudless.v1.Node
-	12, // 4: cloudless.v1.ClusterView.replicas:type_name -> cloudless.v1.Replica
-	13, // 5: cloudless.v1.ClusterView.services:type_name -> cloudless.v1.Service
-	14, // 6: cloudless.v1.ClusterView.images:type_name -> cloudless.v1.Image
+	12, // 3: cloudless.v1.ClusterView.nodes:type_name -> cloudless.v1.Node
+	13, // 4: cloudless.v1.ClusterView.replicas:type_name -> cloudless.v1.Replica
+	14, // 5: cloudless.v1.ClusterView.services:type_name -> cloudless.v1.Service
+	15, // 6: cloudless.v1.ClusterView.images:type_name -> cloudless.v1.Image
 	1,  // 7: cloudless.v1.ClusterView.revocations:type_name -> cloudless.v1.Revocation
-	15, // 8: cloudless.v1.NodeReport.inventory:type_name -> cloudless.v1.Inventory
-	16, // 9: cloudless.v1.NodeReport.replicas:type_name -> cloudless.v1.ReplicaReport
+	16, // 8: cloudless.v1.NodeReport.inventory:type_name -> cloudless.v1.Inventory
+	17, // 9: cloudless.v1.NodeReport.replicas:type_name -> cloudless.v1.ReplicaReport
 	3,  // 10: cloudless.v1.SyncRequest.report:type_name -> cloudless.v1.NodeReport
 	2,  // 11: cloudless.v1.SyncResponse.view:type_name -> cloudless.v1.ClusterView
-	14, // 12: cloudless.v1.RegisterImageRequest.image:type_name -> cloudless.v1.Image
-	14, // 13: cloudless.v1.RegisterImageResponse.image:type_name -> cloudless.v1.Image
-	4,  // 14: cloudless.v1.SyncService.Sync:input_type -> cloudless.v1.SyncRequest
-	6,  // 15: cloudless.v1.SyncService.RenewCertificate:input_type -> cloudless.v1.RenewCertificateRequest
-	8,  // 16: cloudless.v1.SyncService.RegisterImage:input_type -> cloudless.v1.RegisterImageRequest
-	5,  // 17: cloudless.v1.SyncService.Sync:output_type -> cloudless.v1.SyncResponse
-	7,  // 18: cloudless.v1.SyncService.RenewCertificate:output_type -> cloudless.v1.RenewCertificateResponse
-	9,  // 19: cloudless.v1.SyncService.RegisterImage:output_type -> cloudless.v1.RegisterImageResponse
-	17, // [17:20] is the sub-list for method output_type
-	14, // [14:17] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	6,  // 12: cloudless.v1.SyncResponse.delta:type_name -> cloudless.v1.ViewDelta
+	2,  // 13: cloudless.v1.ViewDelta.changed:type_name -> cloudless.v1.ClusterView
+	15, // 14: cloudless.v1.RegisterImageRequest.image:type_name -> cloudless.v1.Image
+	15, // 15: cloudless.v1.RegisterImageResponse.image:type_name -> cloudless.v1.Image
+	4,  // 16: cloudless.v1.SyncService.Sync:input_type -> cloudless.v1.SyncRequest
+	7,  // 17: cloudless.v1.SyncService.RenewCertificate:input_type -> cloudless.v1.RenewCertificateRequest
+	9,  // 18: cloudless.v1.SyncService.RegisterImage:input_type -> cloudless.v1.RegisterImageRequest
+	5,  // 19: cloudless.v1.SyncService.Sync:output_type -> cloudless.v1.SyncResponse
+	8,  // 20: cloudless.v1.SyncService.RenewCertificate:output_type -> cloudless.v1.RenewCertificateResponse
+	10, // 21: cloudless.v1.SyncService.RegisterImage:output_type -> cloudless.v1.RegisterImageResponse
+	19, // [19:22] is the sub-list for method output_type
+	16, // [16:19] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_cloudless_v1_sync_proto_init() }
@@ -746,7 +864,7 @@ func file_cloudless_v1_sync_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cloudless_v1_sync_proto_rawDesc), len(file_cloudless_v1_sync_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
