@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/sec"
 	"github.com/libp2p/go-libp2p/core/transport"
+	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
 	"github.com/libp2p/go-libp2p/p2p/host/observedaddrs"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
@@ -112,7 +113,7 @@ func reachabilityOptions(cfg Config) []libp2p.Option {
 		opts = append(opts, libp2p.ForceReachabilityPrivate())
 	}
 	if !cfg.NoPortMap && cfg.Public != PublicYes {
-		opts = append(opts, libp2p.NATPortMap())
+		opts = append(opts, libp2p.NATManager(func(n network.Network) basichost.NATManager { return newPortMapper(n) }))
 	}
 	return opts
 }

@@ -1,7 +1,6 @@
 package p2p
 
 import (
-	"net"
 	"net/netip"
 	"sync"
 
@@ -118,9 +117,7 @@ func (o *outside) correct(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
 	out := make([]multiaddr.Multiaddr, 0, len(addrs))
 	for _, a := range addrs {
 		if old, ok := udpAddr(a); ok && !isRelayed(a) && moved[old].IsValid() {
-			if socket, err := manet.FromNetAddr(net.UDPAddrFromAddrPort(moved[old])); err == nil {
-				a = multiaddr.Join(socket, a[2:])
-			}
+			a = withSocket(a, moved[old])
 		}
 		out = append(out, a)
 	}
