@@ -73,6 +73,10 @@ bench: build ## Measure join, placement, failover, throughput, footprint; writes
 sim: ## Thousands of nodes in virtual time: convergence, false deaths, faults; appends to build/bench.jsonl
 	go run ./testnet/sim/cmd
 
+.PHONY: nat
+nat: setup ## Measure how the mesh gets through every pair of NATs (needs root; some minutes); adds to build/bench.jsonl
+	go run ./testnet/natmatrix/cmd
+
 .PHONY: fuzz
 fuzz: ## Every fuzz test, FUZZTIME each (default 10s)
 	tools/fuzz.sh $(FUZZTIME)

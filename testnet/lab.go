@@ -47,6 +47,7 @@ type Lab struct {
 	life    *os.File // every init holds the other end
 	lifeIn  *os.File
 	tempDir bool
+	sites   []Site
 
 	renumbered, moved int // how often; each takes a fresh address
 }
@@ -79,7 +80,7 @@ func Up(ctx context.Context, t Topology, o Options) (_ *Lab, err error) {
 	if err != nil {
 		return nil, err
 	}
-	lab := &Lab{ID: o.Name, Dir: o.Dir}
+	lab := &Lab{ID: o.Name, Dir: o.Dir, sites: t.Sites}
 	if err := lab.reserve(); err != nil {
 		return nil, err
 	}
@@ -214,7 +215,7 @@ func Open(name string) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	lab := &Lab{ID: r.ID, Dir: r.Dir, Binary: r.Binary}
+	lab := &Lab{ID: r.ID, Dir: r.Dir, Binary: r.Binary, sites: r.Topology.Sites}
 	lab.adopt(machines)
 	return lab, nil
 }
@@ -238,6 +239,15 @@ func (l *Lab) Lookup(name string) (*Device, bool) {
 		return nil, false
 	}
 	return l.devices[i], true
+}
+
+// Site returns a site by its name; the zero value when there is none.
+func (l *Lab) Site(name string) Site {
+	i := slices.IndexFunc(l.sites, func(s Site) bool { return s.Name == name })
+	if i < 0 {
+		return Site{}
+	}
+	return l.sites[i]
 }
 
 // Cut interrupts the connection of a device, or the uplink of a home. Nobody is

@@ -102,7 +102,7 @@ func (m machine) configure(ctx context.Context) error {
 		lines = append(lines, fmt.Sprintf("addr add %s dev %s", m.addr, m.dev()), fmt.Sprintf("route replace default via %s", m.gateway))
 	}
 	if m.addr6.IsValid() {
-		lines = append(lines, fmt.Sprintf("addr add %s dev %s nodad", m.addr6, m.dev()), fmt.Sprintf("-6 route replace default via %s", m.gateway6))
+		lines = append(lines, fmt.Sprintf("addr add %s dev %s nodad", m.addr6, m.dev()), fmt.Sprintf("route replace ::/0 via %s", m.gateway6))
 	}
 	if err := ipBatch(ctx, m.ns, lines...); err != nil || !m.lan6.IsValid() {
 		return err

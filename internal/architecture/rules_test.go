@@ -46,6 +46,7 @@ var layers = []layer{
 	{"cli", []string{"api/...", "p2p", "security/identity", "internal/..."}, whyCLI},
 	{"node", []string{"api/...", "p2p/...", "raftmeta/...", "sched/...", "blockstore/...", "container/...", "svcnet/...", "security/...", "internal/..."}, whyNode},
 	{"testnet", []string{"api/...", "container/archive/...", "internal/..."}, whyTestnet},
+	{"testnet/natmatrix", []string{"api", "p2p", "security/identity", "testnet", "internal/..."}, "the NAT matrix measures the mesh without a node around it"},
 	{"testnet/sim", []string{"api/...", "raftmeta/...", "sched/...", "internal/..."}, "the simulator runs the real deciders in virtual time, and nothing that acts"},
 	{"testnet/sim", []string{"api/...", "raftmeta/liveness", "internal/..."}, whySim},
 	{"internal", nil, whyInternal},
