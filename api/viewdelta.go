@@ -27,12 +27,11 @@ type Gone struct {
 // for unchanged while it stays the same.
 func (v *ClusterView) DeltaTo(next ClusterView) ViewDelta {
 	d := ViewDelta{Base: v.Index, Changed: ClusterView{Index: next.Index, Cluster: next.Cluster, Leader: next.Leader}}
-	d.Changed.Nodes, d.Gone.Nodes = diff(v.Nodes, next.Nodes, nodeKey, func(a, b *Node) bool { return a.Version == b.Version })
-	d.Changed.Replicas, d.Gone.Replicas = diff(v.Replicas, next.Replicas, replicaKey, func(a, b *Replica) bool { return a.Version == b.Version })
-	d.Changed.Services, d.Gone.Services = diff(v.Services, next.Services, serviceKey, func(a, b *Service) bool { return a.Version == b.Version })
-	// Whether a node is told the blobs of an image depends on what it runs.
-	d.Changed.Images, d.Gone.Images = diff(v.Images, next.Images, imageKey, func(a, b *Image) bool { return reflect.DeepEqual(a, b) })
-	d.Changed.Revocations, d.Gone.Revocations = diff(v.Revocations, next.Revocations, revocationKey, func(a, b *Revocation) bool { return *a == *b })
+	d.Changed.Nodes, d.Gone.Nodes = nodeRows.diff(v.Nodes, next.Nodes)
+	d.Changed.Replicas, d.Gone.Replicas = replicaRows.diff(v.Replicas, next.Replicas)
+	d.Changed.Services, d.Gone.Services = serviceRows.diff(v.Services, next.Services)
+	d.Changed.Images, d.Gone.Images = imageRows.diff(v.Images, next.Images)
+	d.Changed.Revocations, d.Gone.Revocations = revocationRows.diff(v.Revocations, next.Revocations)
 	return d
 }
 
@@ -51,69 +50,97 @@ func (v *ClusterView) Apply(d ViewDelta) (ClusterView, error) {
 		return ClusterView{}, Errorf(KindConflict, "the change is for the view at index %d, this one is at %d", d.Base, v.Index)
 	}
 	out := d.Changed
-	out.Nodes = merge(v.Nodes, d.Changed.Nodes, d.Gone.Nodes, nodeKey, func(a, b Node) int {
-		return cmp.Or(cmp.Compare(a.Inventory.Name, b.Inventory.Name), cmp.Compare(a.ID, b.ID))
-	})
-	out.Replicas = merge(v.Replicas, d.Changed.Replicas, d.Gone.Replicas, replicaKey, func(a, b Replica) int {
-		return cmp.Or(cmp.Compare(a.Workload, b.Workload), cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.Generation, b.Generation))
-	})
-	out.Services = merge(v.Services, d.Changed.Services, d.Gone.Services, serviceKey, byKey(serviceKey))
-	out.Images = merge(v.Images, d.Changed.Images, d.Gone.Images, imageKey, byKey(imageKey))
-	out.Revocations = merge(v.Revocations, d.Changed.Revocations, d.Gone.Revocations, revocationKey, byKey(revocationKey))
+	out.Nodes = nodeRows.merge(v.Nodes, d.Changed.Nodes, d.Gone.Nodes)
+	out.Replicas = replicaRows.merge(v.Replicas, d.Changed.Replicas, d.Gone.Replicas)
+	out.Services = serviceRows.merge(v.Services, d.Changed.Services, d.Gone.Services)
+	out.Images = imageRows.merge(v.Images, d.Changed.Images, d.Gone.Images)
+	out.Revocations = revocationRows.merge(v.Revocations, d.Changed.Revocations, d.Gone.Revocations)
 	return out, nil
 }
 
-func nodeKey(n *Node) NodeID             { return n.ID }
-func replicaKey(r *Replica) ReplicaID    { return r.ID }
-func serviceKey(s *Service) string       { return s.Name }
-func imageKey(i *Image) string           { return i.Ref }
-func revocationKey(r *Revocation) string { return r.ID }
+// rows says how one of a view's lists is ordered, and when two of its rows with
+// equal keys are the same.
+type rows[T any, K cmp.Ordered] struct {
+	key     func(*T) K
+	compare func(a, b *T) int
+	same    func(a, b *T) bool
+}
 
-func byKey[T any](key func(*T) string) func(a, b T) int {
-	return func(a, b T) int { return cmp.Compare(key(&a), key(&b)) }
+var (
+	nodeRows = rows[Node, NodeID]{
+		key: func(n *Node) NodeID { return n.ID },
+		compare: func(a, b *Node) int {
+			return cmp.Or(cmp.Compare(a.Inventory.Name, b.Inventory.Name), cmp.Compare(a.ID, b.ID))
+		},
+		same: func(a, b *Node) bool { return a.Version == b.Version },
+	}
+	replicaRows = rows[Replica, ReplicaID]{
+		key: func(r *Replica) ReplicaID { return r.ID },
+		compare: func(a, b *Replica) int {
+			return cmp.Or(cmp.Compare(a.Workload, b.Workload), cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.Generation, b.Generation))
+		},
+		same: func(a, b *Replica) bool { return a.Version == b.Version },
+	}
+	serviceRows = byKey(func(s *Service) string { return s.Name }, func(a, b *Service) bool { return a.Version == b.Version })
+	// Whether a node is told the blobs of an image depends on what it runs.
+	imageRows      = byKey(func(i *Image) string { return i.Ref }, func(a, b *Image) bool { return reflect.DeepEqual(a, b) })
+	revocationRows = byKey(func(r *Revocation) string { return r.ID }, func(a, b *Revocation) bool { return *a == *b })
+)
+
+func byKey[T any](key func(*T) string, same func(a, b *T) bool) rows[T, string] {
+	return rows[T, string]{key: key, compare: func(a, b *T) int { return cmp.Compare(key(a), key(b)) }, same: same}
 }
 
 // diff returns the rows of next that are new or not the same in old, and the
-// keys of those that next does not have.
-func diff[T any, K comparable](old, next []T, key func(*T) K, same func(a, b *T) bool) (changed []T, gone []K) {
-	before := make(map[K]*T, len(old))
-	for i := range old {
-		before[key(&old[i])] = &old[i]
-	}
-	for i := range next {
-		k := key(&next[i])
-		if was, ok := before[k]; !ok || !same(was, &next[i]) {
-			changed = append(changed, next[i])
+// keys of those that next does not have at their place. Both are in order: an
+// anchor does this for every node at every change, so it is one walk along both.
+func (r rows[T, K]) diff(old, next []T) (changed []T, gone []K) {
+	i, j := 0, 0
+	for i < len(old) || j < len(next) {
+		order := 0
+		switch {
+		case i == len(old):
+			order = 1
+		case j == len(next):
+			order = -1
+		default:
+			order = r.compare(&old[i], &next[j])
 		}
-		delete(before, k)
-	}
-	for i := range old { // in order, so that equal views make equal deltas
-		if k := key(&old[i]); before[k] != nil {
-			gone = append(gone, k)
+		if order < 0 {
+			gone = append(gone, r.key(&old[i]))
+		} else if order > 0 || !r.same(&old[i], &next[j]) {
+			changed = append(changed, next[j])
+		}
+		if order <= 0 {
+			i++
+		}
+		if order >= 0 {
+			j++
 		}
 	}
 	return changed, gone
 }
 
-// merge is diff's inverse. The result is sorted.
-func merge[T any, K comparable](old, changed []T, gone []K, key func(*T) K, compare func(a, b T) int) []T {
+// merge is diff's inverse. A row that moved is among the gone ones and among
+// the changed ones, and stays.
+func (r rows[T, K]) merge(old, changed []T, gone []K) []T {
 	if len(changed)+len(gone) == 0 {
 		return old
 	}
 	drop := make(map[K]bool, len(changed)+len(gone))
 	for i := range changed {
-		drop[key(&changed[i])] = true
+		drop[r.key(&changed[i])] = true
 	}
 	for _, k := range gone {
 		drop[k] = true
 	}
 	out := make([]T, 0, len(old)+len(changed))
 	for i := range old {
-		if !drop[key(&old[i])] {
+		if !drop[r.key(&old[i])] {
 			out = append(out, old[i])
 		}
 	}
 	out = append(out, changed...)
-	slices.SortFunc(out, compare)
+	slices.SortFunc(out, func(a, b T) int { return r.compare(&a, &b) })
 	return out
 }

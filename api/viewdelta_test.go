@@ -18,7 +18,10 @@ func drawView(t *rapid.T, index uint64) api.ClusterView {
 	for i := range 6 {
 		if rapid.Bool().Draw(t, "node") {
 			n := api.Node{ID: api.NodeID(fmt.Sprintf("id-%d", 9-i)), Version: version("node version")}
-			n.Inventory.Name = fmt.Sprintf("node-%d", i)
+			n.Inventory.Name = fmt.Sprintf("node-%d%d", i, rapid.IntRange(0, 1).Draw(t, "renamed"))
+			if n.Inventory.Name[6] == '1' {
+				n.Version += index // a new name is a change
+			}
 			n.StateReason = fmt.Sprint(n.Version)
 			v.Nodes = append(v.Nodes, n)
 		}
@@ -86,4 +89,22 @@ func normal(v api.ClusterView) api.ClusterView {
 	v.Images = append([]api.Image{}, v.Images...)
 	v.Revocations = append([]api.Revocation{}, v.Revocations...)
 	return v
+}
+
+func BenchmarkDelta1000Nodes(b *testing.B) {
+	v := api.ClusterView{Index: 1}
+	for i := range 1000 {
+		n := api.Node{ID: api.NodeID(fmt.Sprintf("12D3KooW%044d", i)), Version: uint64(i)}
+		n.Inventory.Name = fmt.Sprintf("device-%04d", i)
+		v.Nodes = append(v.Nodes, n)
+	}
+	next := v
+	next.Index = 2
+	next.Nodes = append([]api.Node{}, v.Nodes...)
+	next.Nodes[500].Version = 5000
+	for b.Loop() {
+		if d := v.DeltaTo(next); len(d.Changed.Nodes) != 1 {
+			b.Fatal(len(d.Changed.Nodes))
+		}
+	}
 }

@@ -69,7 +69,7 @@ func (s *Store) Apply(index uint64, cmds []Command) Result {
 	res.Events = t.events
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.view = View{txn: s.db.Txn(false), index: index}
+	s.view = View{txn: s.db.Txn(false), index: index, common: &common{}}
 	s.wake()
 	return res
 }
@@ -113,7 +113,7 @@ func (s *Store) reset(db *memdb.MemDB, index uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.db = db
-	s.view = View{txn: db.Txn(false), index: index}
+	s.view = View{txn: db.Txn(false), index: index, common: &common{}}
 	s.wake()
 }
 

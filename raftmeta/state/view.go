@@ -2,6 +2,7 @@ package state
 
 import (
 	"slices"
+	"sync"
 
 	"github.com/hashicorp/go-memdb"
 
@@ -12,8 +13,9 @@ import (
 // goroutines. What its methods return shares memory with the tables: read it,
 // do not write to its maps and slices.
 type View struct {
-	txn   *memdb.Txn
-	index uint64
+	txn    *memdb.Txn
+	index  uint64
+	common *common
 }
 
 // Index is the Raft index of the last entry that the view includes.
@@ -137,23 +139,22 @@ func (v View) Unplaced(workload string) string {
 // that have not ended, with the spec of its own ones only, and the images that
 // those name.
 func (v View) For(node, leader api.NodeID) api.ClusterView {
+	c := v.common.of(v)
 	cluster, _ := v.Cluster()
 	out := api.ClusterView{
 		Index: v.index, Cluster: cluster, Leader: leader,
-		Nodes: v.Nodes(), Services: v.Services(), Revocations: v.Revocations(),
+		Nodes: c.nodes, Services: c.services, Revocations: c.revocations, Replicas: c.replicas,
 	}
 	refs := map[string]bool{}
-	for _, r := range replicas.list(v.txn, "slot", "") {
-		if r.State.Terminal() {
+	for _, own := range replicas.list(v.txn, "node", pair(string(node), "")) {
+		if own.State.Terminal() {
 			continue
 		}
-		c := *r
-		if c.Node == node {
-			refs[c.Spec.Image] = true
-		} else {
-			c.Spec = api.WorkloadSpec{}
+		if len(refs) == 0 {
+			out.Replicas = slices.Clone(c.replicas)
 		}
-		out.Replicas = append(out.Replicas, c)
+		refs[own.Spec.Image] = true
+		out.Replicas[c.place[own.ID]] = *own
 	}
 	for _, i := range images.all(v.txn) {
 		switch {
@@ -164,6 +165,34 @@ func (v View) For(node, leader api.NodeID) api.ClusterView {
 		}
 	}
 	return out
+}
+
+// common is the part of For that is the same for every node. A change is told
+// to all nodes at once, so it is made once.
+type common struct {
+	once        sync.Once
+	nodes       []api.Node
+	services    []api.Service
+	revocations []api.Revocation
+	replicas    []api.Replica         // that have not ended, without their spec
+	place       map[api.ReplicaID]int // in replicas
+}
+
+func (c *common) of(v View) *common {
+	c.once.Do(func() {
+		c.nodes, c.services, c.revocations = v.Nodes(), v.Services(), v.Revocations()
+		c.place = make(map[api.ReplicaID]int)
+		for _, r := range replicas.list(v.txn, "slot", "") {
+			if r.State.Terminal() {
+				continue
+			}
+			row := *r
+			row.Spec = api.WorkloadSpec{}
+			c.place[r.ID] = len(c.replicas)
+			c.replicas = append(c.replicas, row)
+		}
+	})
+	return c
 }
 
 func value[T any](row *T) (T, bool) {
