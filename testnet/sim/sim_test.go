@@ -13,7 +13,7 @@ import (
 const seed = 7
 
 func TestEverybodyKnowsSoon(t *testing.T) {
-	c := converge(200, 5, delta(), 0.01, seed)
+	c := converge(200, 5, delta(200), 0.01, seed)
 	if got := c.all().at(1); got > 5*time.Second {
 		t.Errorf("seed %d: a change took %s to be known: %+v", seed, got, c)
 	}
