@@ -13,7 +13,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/sec"
 	"github.com/libp2p/go-libp2p/core/transport"
-	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
 	"github.com/libp2p/go-libp2p/p2p/host/observedaddrs"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
@@ -51,7 +50,7 @@ type basicHost interface {
 // newHost starts the libp2p host. Relaying, hole punching and AutoRelay are not
 // among its options: they are put on top of the gated host instead, so that
 // strangers do not reach them (relay.go, punch.go).
-func newHost(cfg Config, gater *gater, counter *metrics.BandwidthCounter, told addrsFilter) (basicHost, error) {
+func newHost(cfg Config, gater *gater, counter *metrics.BandwidthCounter, told addrsFilter, ports *portMapper) (basicHost, error) {
 	observers()
 	key, err := crypto.UnmarshalEd25519PrivateKey(cfg.Key)
 	if err != nil {
@@ -81,7 +80,7 @@ func newHost(cfg Config, gater *gater, counter *metrics.BandwidthCounter, told a
 		libp2p.ResourceManager(limits),
 		libp2p.ConnectionManager(conns),
 		libp2p.BandwidthReporter(counter),
-		libp2p.DialRanker(ranker(cfg.Public == PublicYes)),
+		libp2p.SwarmOpts(swarm.WithDialRanker(ranker(cfg.Public == PublicYes))),
 		libp2p.WithDialTimeout(dialTimeout),
 		libp2p.AddrsFactory(told),
 		libp2p.Ping(false),
@@ -92,7 +91,7 @@ func newHost(cfg Config, gater *gater, counter *metrics.BandwidthCounter, told a
 		libp2p.UDPBlackHoleSuccessCounter(nil),
 		libp2p.IPv6BlackHoleSuccessCounter(nil),
 	}
-	opts = append(opts, reachabilityOptions(cfg)...)
+	opts = append(opts, reachabilityOptions(cfg, ports)...)
 	h, err := libp2p.New(opts...)
 	if err != nil {
 		return nil, fmt.Errorf("start libp2p host: %w", err)
@@ -100,7 +99,7 @@ func newHost(cfg Config, gater *gater, counter *metrics.BandwidthCounter, told a
 	return h.(basicHost), nil
 }
 
-func reachabilityOptions(cfg Config) []libp2p.Option {
+func reachabilityOptions(cfg Config, ports *portMapper) []libp2p.Option {
 	if cfg.Client {
 		return []libp2p.Option{libp2p.NoListenAddrs, libp2p.DisableIdentifyAddressDiscovery()}
 	}
@@ -113,7 +112,7 @@ func reachabilityOptions(cfg Config) []libp2p.Option {
 		opts = append(opts, libp2p.ForceReachabilityPrivate())
 	}
 	if !cfg.NoPortMap && cfg.Public != PublicYes {
-		opts = append(opts, libp2p.NATManager(func(n network.Network) basichost.NATManager { return newPortMapper(n) }))
+		opts = append(opts, libp2p.NATManager(ports.start))
 	}
 	return opts
 }

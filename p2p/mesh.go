@@ -42,6 +42,7 @@ type Mesh struct {
 	askers   askers
 	pulses   *pulses
 	outside  *outside
+	ports    portMapper
 
 	autorelay *autorelay.AutoRelay
 	puncher   *holepunch.Service
@@ -78,7 +79,7 @@ func New(cfg Config) (*Mesh, error) {
 	m.told = func(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr { return told(m.outside.correct(addrs)) }
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	gater := &gater{m}
-	if m.host, err = newHost(cfg, gater, m.counter, m.told); err != nil {
+	if m.host, err = newHost(cfg, gater, m.counter, m.told, &m.ports); err != nil {
 		m.cancel()
 		return nil, fmt.Errorf("make mesh: %w", err)
 	}

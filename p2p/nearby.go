@@ -45,6 +45,21 @@ func interfacePrefixes() []netip.Prefix {
 	return out
 }
 
+// interfaceAddrs are this device's own addresses.
+func interfaceAddrs() []netip.Addr {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	var out []netip.Addr
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			out = append(out, p.Addr().Unmap())
+		}
+	}
+	return out
+}
+
 // worthDialling refuses private addresses of another house. Dialling them is
 // not only useless: the packets leave by the router, where they occupy
 // mappings that hole punching needs. A house of several subnets is recognised

@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -137,8 +138,9 @@ func udpAddr(a multiaddr.Multiaddr) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port()), err == nil
 }
 
-// verdict says what kind of NAT the peers that count have seen.
-func (o *outside) verdict(counts func(peer.ID) bool) api.NAT {
+// verdict says what kind of NAT the peers that count have seen. own are this
+// device's addresses.
+func (o *outside) verdict(counts func(peer.ID) bool, own []netip.Addr) api.NAT {
 	o.mu.Lock()
 	var views []view
 	for c, v := range o.seen {
@@ -158,19 +160,19 @@ func (o *outside) verdict(counts func(peer.ID) bool) api.NAT {
 		}
 	}
 	// IPv6 is hardly ever translated; where there is IPv4 it decides.
-	if nat := judge(four); nat != api.NATUnknown || len(four) > 0 {
+	if nat := judge(four, own); nat != api.NATUnknown || len(four) > 0 {
 		return nat
 	}
-	return judge(six)
+	return judge(six, own)
 }
 
 // judge compares what sockets look like from several places. One place is not
 // enough: a port that is kept for one destination may be another one for the
 // next. When places disagree the majority decides, for a single peer may lie.
-func judge(views []view) api.NAT {
+func judge(views []view, own []netip.Addr) api.NAT {
 	places := make(map[netip.AddrPort]map[netip.AddrPort]netip.AddrPort) // local → remote → mapped
 	for _, v := range views {
-		if v.local == v.now {
+		if slices.Contains(own, v.now.Addr()) {
 			return api.NATNone
 		}
 		if places[v.local] == nil {

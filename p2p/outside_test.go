@@ -23,7 +23,7 @@ func TestJudge(t *testing.T) {
 		{"nobody", nil, api.NATUnknown},
 		{"one place", []view{see(home, "5.0.0.1:4717", "9.0.0.1:40000")}, api.NATUnknown},
 		{"the same place twice", []view{see(home, "5.0.0.1:4717", "9.0.0.1:1"), see(home, "5.0.0.1:4717", "9.0.0.1:2")}, api.NATUnknown},
-		{"no translation", []view{see("9.0.0.1:4717", "5.0.0.1:4717", "9.0.0.1:4717")}, api.NATNone},
+		{"no translation", []view{see("0.0.0.0:4717", "5.0.0.1:4717", "9.0.0.2:4717")}, api.NATNone},
 		{"two places agree", []view{see(home, "5.0.0.1:4717", "9.0.0.1:7"), see(home, "5.0.0.2:4717", "9.0.0.1:7")}, api.NATCone},
 		{"two ports of one place agree", []view{see(home, "5.0.0.1:4717", "9.0.0.1:7"), see(home, "5.0.0.1:4718", "9.0.0.1:7")}, api.NATCone},
 		{"two places disagree", []view{see(home, "5.0.0.1:4717", "9.0.0.1:7"), see(home, "5.0.0.2:4717", "9.0.0.1:8")}, api.NATSymmetric},
@@ -34,7 +34,7 @@ func TestJudge(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := judge(tt.views); got != tt.want {
+			if got := judge(tt.views, []netip.Addr{netip.MustParseAddr("9.0.0.2")}); got != tt.want {
 				t.Errorf("judge: %s, want %s", got, tt.want)
 			}
 		})
@@ -58,7 +58,7 @@ func TestUDPAddr(t *testing.T) {
 
 func TestVerdictCountsMembersOnly(t *testing.T) {
 	o := newOutside()
-	if got := o.verdict(func(peer.ID) bool { return true }); got != api.NATUnknown {
+	if got := o.verdict(func(peer.ID) bool { return true }, nil); got != api.NATUnknown {
 		t.Errorf("verdict without observers: %s, want %s", got, api.NATUnknown)
 	}
 }

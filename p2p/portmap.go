@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -45,11 +46,19 @@ type socket struct {
 	port  int
 }
 
-func newPortMapper(n network.Network) *portMapper {
+// start is called by libp2p, which also closes it.
+func (p *portMapper) start(n network.Network) basichost.NATManager {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &portMapper{NATManager: basichost.NewNATManager(n), net: n, cancel: cancel, done: make(chan struct{})}
+	p.NATManager, p.net, p.cancel, p.done = basichost.NewNATManager(n), n, cancel, make(chan struct{})
 	go p.run(ctx)
 	return p
+}
+
+// mapsUDP reports whether the router lets strangers in by UDP.
+func (p *portMapper) mapsUDP() bool {
+	return p.NATManager != nil && slices.ContainsFunc(p.net.ListenAddresses(), func(a multiaddr.Multiaddr) bool {
+		return transportOf(a) == transportQUIC && p.GetMapping(a) != nil
+	})
 }
 
 // run asks for a mapping of every port and renews it in time.

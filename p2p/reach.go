@@ -33,9 +33,15 @@ func (m *Mesh) Reachability() (public bool, nat api.NAT) {
 	m.reach.mu.Lock()
 	public, owned := m.reach.public, m.reach.owned
 	m.reach.mu.Unlock()
-	nat = api.NATNone
-	if !owned {
-		nat = m.outside.verdict(func(p peer.ID) bool { _, ok := m.admitted(p); return ok })
+	switch {
+	case owned:
+		nat = api.NATNone
+	case m.ports.mapsUDP():
+		// Connections that are older than the mapping keep the port they had, so
+		// that peers disagree; who comes now gets in.
+		nat = api.NATCone
+	default:
+		nat = m.outside.verdict(func(p peer.ID) bool { _, ok := m.admitted(p); return ok }, interfaceAddrs())
 	}
 	return public && m.cfg.Public == PublicAuto, nat
 }
