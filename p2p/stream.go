@@ -42,7 +42,7 @@ type lazyStream struct {
 
 func (s *lazyStream) Read(b []byte) (int, error) {
 	n, err := s.rw.Read(b)
-	if n > 0 || err == io.EOF {
+	if n > 0 || errors.Is(err, io.EOF) {
 		s.heard.Store(true)
 	}
 	return n, err
@@ -136,7 +136,7 @@ func (c *conn) Write(b []byte) (int, error) {
 // explain turns the codes of our own resets into words.
 func (c *conn) explain(err error) error {
 	var reset *network.StreamError
-	if err == nil || err == io.EOF || !errors.As(err, &reset) || !reset.Remote {
+	if err == nil || errors.Is(err, io.EOF) || !errors.As(err, &reset) || !reset.Remote {
 		return err
 	}
 	switch reset.ErrorCode {

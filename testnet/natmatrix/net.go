@@ -35,7 +35,6 @@ type Net struct {
 
 	mu    sync.Mutex
 	nodes map[string]*node
-	seq   int
 }
 
 // node is a mesh that runs.
