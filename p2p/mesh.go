@@ -76,7 +76,9 @@ func New(cfg Config) (*Mesh, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make mesh: %w", err)
 	}
-	m.told = func(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr { return told(m.outside.correct(addrs)) }
+	m.told = func(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
+		return told(append(m.outside.correct(addrs), m.ports.mapped()...))
+	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	gater := &gater{m}
 	if m.host, err = newHost(cfg, gater, m.counter, m.told, &m.ports); err != nil {

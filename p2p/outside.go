@@ -112,9 +112,6 @@ func (o *outside) correct(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
 			moved[v.mapped] = v.now
 		}
 	}
-	if len(moved) == 0 {
-		return addrs
-	}
 	out := make([]multiaddr.Multiaddr, 0, len(addrs))
 	for _, a := range addrs {
 		if old, ok := udpAddr(a); ok && !isRelayed(a) && moved[old].IsValid() {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	natpmp "github.com/jackpal/go-nat-pmp"
@@ -35,6 +36,7 @@ type portMapper struct {
 	net                  network.Network
 	cancel               context.CancelFunc
 	done                 chan struct{}
+	started              atomic.Bool // the fields above are set
 
 	mu    sync.Mutex
 	ports map[socket]netip.AddrPort
@@ -50,15 +52,29 @@ type socket struct {
 func (p *portMapper) start(n network.Network) basichost.NATManager {
 	ctx, cancel := context.WithCancel(context.Background())
 	p.NATManager, p.net, p.cancel, p.done = basichost.NewNATManager(n), n, cancel, make(chan struct{})
+	p.started.Store(true)
 	go p.run(ctx)
 	return p
 }
 
 // mapsUDP reports whether the router lets strangers in by UDP.
 func (p *portMapper) mapsUDP() bool {
-	return p.NATManager != nil && slices.ContainsFunc(p.net.ListenAddresses(), func(a multiaddr.Multiaddr) bool {
-		return transportOf(a) == transportQUIC && p.GetMapping(a) != nil
-	})
+	return slices.ContainsFunc(p.mapped(), func(a multiaddr.Multiaddr) bool { return transportOf(a) == transportQUIC })
+}
+
+// mapped lists the addresses that the router has given us. libp2p takes up to
+// five seconds to see them.
+func (p *portMapper) mapped() []multiaddr.Multiaddr {
+	if !p.started.Load() {
+		return nil
+	}
+	var out []multiaddr.Multiaddr
+	for _, a := range p.net.ListenAddresses() {
+		if m := p.GetMapping(a); m != nil {
+			out = append(out, m)
+		}
+	}
+	return out
 }
 
 // run asks for a mapping of every port and renews it in time.

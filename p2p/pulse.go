@@ -20,8 +20,8 @@ import (
 
 const (
 	pulseEvery   = time.Second
-	pulseTimeout = 1500 * time.Millisecond // without an answer a connection is silent
-	pulseAgain   = time.Second             // for the last chance of one that is about to be closed
+	pulseTimeout = 1200 * time.Millisecond // without an answer a connection is silent
+	pulseAgain   = 800 * time.Millisecond  // for the last chance of one that is about to be closed
 	pulseFor     = 30 * time.Second        // how long a peer is watched after it was dialled
 	// silentFor is how long a connection whose peer answers by a relay may stay
 	// silent until it is closed, so that what hangs on it begins anew. Shorter
