@@ -95,6 +95,9 @@ func (f *fetch) run(ctx context.Context) error {
 	defer tick.Stop()
 	f.sources.start(ctx)
 	for f.head < len(f.blob.leaves) {
+		if err := ctx.Err(); err != nil {
+			return err // not left to chance when other cases are ready too
+		}
 		var permit chan<- struct{} // nil blocks: enough in flight
 		if f.next < len(f.blob.leaves) && f.next-f.head < f.pace.window {
 			permit = f.x.permits
