@@ -2,6 +2,7 @@ package node
 
 import (
 	"crypto/x509"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -115,6 +116,24 @@ func (a *admission) Revoked(peer api.NodeID) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	return a.revoked[peer]
+}
+
+// removed returns what to tell people once this node's own identity is dead,
+// and else nil. It is dead for good: the way back is a new one.
+func (a *admission) removed() error {
+	if !a.Revoked(a.id) {
+		return nil
+	}
+	return errRemoved
+}
+
+// errRemoved tells that this node's own identity was revoked.
+var errRemoved = api.Errorf(api.KindDenied, "this node was removed from the cluster").
+	WithHint("empty its data directory and join with a new token to come back")
+
+// logRemoved says loudly that this node is no member any more.
+func (d *daemon) logRemoved() {
+	d.log.Error(fmt.Sprintf("this node was removed from the cluster: empty %s and join with a new token to come back", d.cfg.DataDir))
 }
 
 // learn takes the revocations of a view in and returns those that are new.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -29,6 +30,9 @@ func become(ctx context.Context, cfg *Config, dir *dataDir, key ed25519.PrivateK
 		return nil, err
 	}
 	if m != nil {
+		if cfg.Join != "" && knownRemoved(dir, key) {
+			return nil, errRemoved.WithHint("empty %s and join with a new token to come back", cfg.DataDir)
+		}
 		return m, resumes(cfg, m, log)
 	}
 	switch {
@@ -44,6 +48,16 @@ func become(ctx context.Context, cfg *Config, dir *dataDir, key ed25519.PrivateK
 		return nil, err
 	}
 	return m, dir.saveJSON(membershipFile, m)
+}
+
+// knownRemoved reports whether the last view says that this node was removed.
+func knownRemoved(dir *dataDir, key ed25519.PrivateKey) bool {
+	var v api.ClusterView
+	if dir.loadJSON(viewFile, &v) != nil {
+		return false // as good as none
+	}
+	self := string(identity.NodeID(key.Public().(ed25519.PublicKey)))
+	return slices.ContainsFunc(v.Revocations, func(r api.Revocation) bool { return r.ID == self })
 }
 
 // resumes checks that what the user asks for is what the directory is.

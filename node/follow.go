@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -29,8 +31,18 @@ func (d *daemon) receive(from api.NodeID, v api.ClusterView) error {
 		return api.Errorf(api.KindDenied, "%s sends a view of cluster %q", from, v.Cluster.ID)
 	}
 	for _, id := range d.admission.learn(v.Revocations) {
-		d.log.Info("an identity was revoked", zap.String("peer", string(id)))
-		d.mesh.Evict(id)
+		switch {
+		case id == d.self:
+			d.logRemoved()
+		case d.office.IsLeader():
+			// It learns from the view that tells of it, which is on its way: once it
+			// is evicted nobody speaks to it any more. Its calls are refused already.
+			d.log.Info("an identity was revoked", zap.String("peer", string(id)))
+			time.AfterFunc(lastWord, func() { d.mesh.Evict(id) })
+		default:
+			d.log.Info("an identity was revoked", zap.String("peer", string(id)))
+			d.mesh.Evict(id)
+		}
 	}
 	d.herald.heard(v.Leader, v.Cluster.Epoch)
 	d.views.put(v)
@@ -38,9 +50,13 @@ func (d *daemon) receive(from api.NodeID, v api.ClusterView) error {
 	return nil
 }
 
+// lastWord is how long a removed node stays connected to the leader, to hear
+// that it was removed.
+const lastWord = 500 * time.Millisecond
+
 // follow makes the parts of the data plane act on every new view.
 func (d *daemon) follow(ctx context.Context) error {
-	ready := false
+	ready, named := false, false
 	for {
 		v, known, changed := d.views.watch()
 		if known {
@@ -50,6 +66,9 @@ func (d *daemon) follow(ctx context.Context) error {
 			if d.worker != nil {
 				d.worker.apply(v)
 			}
+		}
+		if self, ok := nodeOf(&v, d.self); ok && !named {
+			named = d.checkName(v, self.Inventory.Name)
 		}
 		if self, ok := nodeOf(&v, d.self); ok && self.State == api.NodeReady && !ready {
 			ready = true
@@ -62,6 +81,22 @@ func (d *daemon) follow(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// checkName warns when this node goes by another name than it was given because
+// another node has that one. It reports whether there is nothing more to find out.
+func (d *daemon) checkName(v api.ClusterView, name string) bool {
+	if name == d.cfg.Name {
+		return true
+	}
+	for _, n := range v.Nodes {
+		if n.ID != d.self && n.Inventory.Name == d.cfg.Name {
+			d.log.Warn(fmt.Sprintf("the name %s is taken in this cluster: this node is %s", d.cfg.Name, name),
+				zap.String("hint", "choose another one with: cloudless node start --name NAME"))
+			return true
+		}
+	}
+	return false // renamed in a moment, by its first report
 }
 
 // contacts lists the members of a view for the mesh; before the first view,
@@ -166,6 +201,8 @@ func (d *daemon) status() api.Status {
 		if !st.Ready {
 			st.Reason = "its state is " + string(self.State)
 		}
+	} else if err := d.admission.removed(); err != nil {
+		st.Reason = err.Error()
 	} else {
 		st.Reason = "waiting for the first word of an anchor"
 	}

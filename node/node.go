@@ -126,6 +126,9 @@ func (d *daemon) buildMesh() error {
 		return err
 	}
 	d.admission.learn(d.views.current().Revocations)
+	if d.admission.removed() != nil {
+		d.logRemoved()
+	}
 	d.mesh, err = p2p.New(p2p.Config{
 		Key:       d.key,
 		Listen:    d.cfg.Listen,
@@ -159,6 +162,7 @@ func (d *daemon) buildServer() error {
 		Mesh:     d.mesh,
 		Dial:     func(ctx context.Context, to api.NodeID) (net.Conn, error) { return d.mesh.Dial(ctx, to, api.ProtoAPI) },
 		Standing: d.standing,
+		Removed:  d.admission.removed,
 		Leader:   d.leader,
 		View:     d.views.current,
 		Status:   d.status,

@@ -84,6 +84,8 @@ func summary(e sched.Explanation) string {
 	case len(e.Replicas) == 1:
 		r := e.Replicas[0]
 		return fmt.Sprintf("%s is on %s: %s", r.Replica, r.NodeName, r.Decision)
+	case e.Desired == 1:
+		return fmt.Sprintf("%d of 1 replica is placed", len(e.Replicas))
 	default:
 		return fmt.Sprintf("%d of %d replicas are placed", len(e.Replicas), e.Desired)
 	}

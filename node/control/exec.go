@@ -38,7 +38,7 @@ func (s *workloadServer) Exec(stream pb.WorkloadService_ExecServer) error {
 		return api.Errorf(api.KindConflict, "replica %s is not on this node any more", r.ID).WithHint("try again")
 	}
 	first.GetStart().Target = string(r.ID)
-	return s.elsewhere(stream.Context(), r.Node, s.pool.forwardStream(r.Node, c, pb.WorkloadService_Exec_FullMethodName, stream, first))
+	return s.elsewhere(stream.Context(), r.Node, pb.WorkloadService_Exec_FullMethodName, s.pool.forwardStream(r.Node, c, pb.WorkloadService_Exec_FullMethodName, stream, first))
 }
 
 // execTarget chooses among the target's replicas: a ready one rather than

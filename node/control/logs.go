@@ -90,7 +90,7 @@ func (s *workloadServer) remoteLogs(ctx context.Context, c *Caller, r api.Replic
 	}
 	in, err := pb.NewWorkloadServiceClient(conn).Logs(ctx, req)
 	if err != nil {
-		return s.elsewhere(ctx, r.Node, err)
+		return s.elsewhere(ctx, r.Node, pb.WorkloadService_Logs_FullMethodName, err)
 	}
 	for {
 		m, err := in.Recv()
@@ -98,7 +98,7 @@ func (s *workloadServer) remoteLogs(ctx context.Context, c *Caller, r api.Replic
 			return nil
 		}
 		if err != nil {
-			return s.elsewhere(ctx, r.Node, err)
+			return s.elsewhere(ctx, r.Node, pb.WorkloadService_Logs_FullMethodName, err)
 		}
 		if err := send(m); err != nil {
 			return err

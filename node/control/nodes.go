@@ -2,6 +2,8 @@ package control
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/cloudless-project/cloudless/api"
 	pb "github.com/cloudless-project/cloudless/api/pb/cloudless/v1"
@@ -40,6 +42,9 @@ func (s *nodeServer) GetNode(ctx context.Context, req *pb.GetNodeRequest) (*pb.G
 }
 
 func (s *nodeServer) UpdateNode(ctx context.Context, req *pb.UpdateNodeRequest) (*pb.UpdateNodeResponse, error) {
+	if err := checkNodeLabels(req.GetSetLabels()); err != nil {
+		return nil, err
+	}
 	view, err := s.linearizable(ctx)
 	if err != nil {
 		return nil, err
@@ -60,6 +65,29 @@ func (s *nodeServer) UpdateNode(ctx context.Context, req *pb.UpdateNodeRequest) 
 		return nil, err
 	}
 	return &pb.UpdateNodeResponse{Node: wire.NodeStatusToPB(s.nodeStatus(updated, allocations(view)[n.ID]))}, nil
+}
+
+// reservedLabels are the keys that are answered from a node's inventory, with
+// the way to change what they say: a label of that key would never be looked at.
+var reservedLabels = map[string]string{
+	"zone":   "start the node with: cloudless node start --zone ZONE",
+	"region": "start the node with: cloudless node start --region REGION",
+	"name":   "start the node with: cloudless node start --name NAME",
+	"arch":   "it is what the machine is; choose another key",
+	"os":     "it is what the machine runs; choose another key",
+}
+
+func checkNodeLabels(labels map[string]string) error {
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		if hint, ok := reservedLabels[key]; ok {
+			return api.Invalid("labels", "the key %q is reserved: the node itself answers it", key).WithHint("%s", hint)
+		}
+	}
+	if err := api.ValidateLabels("labels", labels); err != nil {
+		e := api.Errorf(api.KindInvalid, "%w", err)
+		return e.WithHint("write labels like disk=ssd or example.org/tier=front")
+	}
+	return nil
 }
 
 func (s *nodeServer) RemoveNode(ctx context.Context, req *pb.RemoveNodeRequest) (*pb.RemoveNodeResponse, error) {

@@ -71,6 +71,9 @@ type Config struct {
 	// Standing says whether a member that is connected may still call; renewing
 	// tells that the call is for a new certificate. Default: always.
 	Standing func(m api.Member, renewing bool) error
+	// Removed returns why this node's calls go nowhere once it was removed from
+	// the cluster, and else nil. Default: never.
+	Removed  func() error
 	View     func() api.ClusterView     // the last one received
 	Status   func() api.Status          // of this node
 	LastSeen func(api.NodeID) time.Time // of a node's heartbeat, on the leader
@@ -102,6 +105,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.Standing == nil {
 		cfg.Standing = func(api.Member, bool) error { return nil }
+	}
+	if cfg.Removed == nil {
+		cfg.Removed = func() error { return nil }
 	}
 	s := &Server{cfg: cfg, answers: newAnswers(), pipe: newPipeListener(cfg.Self)}
 	s.pool = newPool(s.dial)
@@ -230,7 +236,7 @@ func (s *Server) answer(ctx context.Context, req any, method string, handler grp
 	if err != nil {
 		return nil, err
 	}
-	to, err := s.route(c, r)
+	to, err := s.route(ctx, c, r)
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +247,7 @@ func (s *Server) answer(ctx context.Context, req any, method string, handler grp
 	}
 	reply, err := s.pool.forwardUnary(ctx, to, c, method, req)
 	if err != nil {
-		return nil, s.elsewhere(ctx, to, err)
+		return nil, s.elsewhere(ctx, to, method, err)
 	}
 	s.localise(reply)
 	return reply, nil
@@ -260,12 +266,12 @@ func (s *Server) answerStream(srv any, in grpc.ServerStream, method string, hand
 	if err != nil {
 		return err
 	}
-	to, err := s.route(c, r)
+	to, err := s.route(in.Context(), c, r)
 	if err != nil {
 		return err
 	}
 	if to != s.cfg.Self.ID {
-		return s.elsewhere(in.Context(), to, s.pool.forwardStream(to, c, method, in, nil))
+		return s.elsewhere(in.Context(), to, method, s.pool.forwardStream(to, c, method, in, nil))
 	}
 	return handler(srv, &callerStream{in, context.WithValue(in.Context(), callerKey{}, c)})
 }
@@ -282,7 +288,7 @@ func (s *Server) admit(ctx context.Context, method string) (*Caller, rule, error
 
 // elsewhere is the error of a call that another node should have answered: its
 // own word if there is one, otherwise that it cannot be reached.
-func (s *Server) elsewhere(ctx context.Context, node api.NodeID, err error) error {
+func (s *Server) elsewhere(ctx context.Context, node api.NodeID, method string, err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -291,10 +297,25 @@ func (s *Server) elsewhere(ctx context.Context, node api.NodeID, err error) erro
 	}
 	st, ok := status.FromError(err)
 	if ok && len(st.Details()) == 0 && (st.Code() == codes.Unavailable || st.Code() == codes.DeadlineExceeded) {
-		return api.Errorf(api.KindUnavailable, "node %s does not answer: %s", s.nodeName(node), st.Message()).
-			WithHint("what runs goes on running; try again in a moment, and if it was a change, look first whether it was made")
+		s.cfg.Log.Debug("a node cannot be reached", zap.String("peer", string(node)), zap.String("method", method), zap.Error(err))
+		hint := "what runs goes on running; try again when it is back, or ask another node with --peer"
+		if !reads(method) {
+			hint = "what runs goes on running; look first whether the change was made, then try again when it is back, or ask another node with --peer"
+		}
+		return api.Errorf(api.KindUnavailable, "node %s cannot be reached", s.nodeName(node)).WithHint("%s", hint)
 	}
 	return wire.ErrorFromStatus(err)
+}
+
+// reads reports whether a method changes nothing.
+func reads(method string) bool {
+	_, name, _ := cutMethod(method)
+	for _, verb := range []string{"List", "Get", "Watch", "Explain", "Logs", "Backup"} {
+		if strings.HasPrefix(name, verb) {
+			return true
+		}
+	}
+	return false
 }
 
 // callerStream is a stream whose context knows the caller.
@@ -305,13 +326,55 @@ type callerStream struct {
 
 func (s *callerStream) Context() context.Context { return s.ctx }
 
+const (
+	// electionWait bounds how long a call waits for a leader to be elected: an
+	// election takes about a second, also the first one of a new cluster.
+	electionWait  = 5 * time.Second
+	electionCheck = 50 * time.Millisecond
+)
+
+// findLeader returns the leader as far as this node knows, which may be itself.
+// While the anchors are electing one, it waits for a moment.
+func (s *Server) findLeader(ctx context.Context) (to api.NodeID, leads, ok bool) {
+	limit := time.NewTimer(electionWait)
+	defer limit.Stop()
+	look := time.NewTicker(electionCheck)
+	defer look.Stop()
+	for {
+		if s.leads() {
+			return s.cfg.Self.ID, true, true
+		}
+		if to, ok = s.cfg.Leader(); ok && to != s.cfg.Self.ID {
+			return to, false, true
+		}
+		select {
+		case <-look.C:
+		case <-limit.C:
+			return to, false, ok
+		case <-ctx.Done():
+			return to, false, ok
+		}
+	}
+}
+
+func (s *Server) leads() bool { return s.cfg.Anchor != nil && s.cfg.Anchor.IsLeader() }
+
 // route says which node answers a call.
-func (s *Server) route(c *Caller, r rule) (api.NodeID, error) {
+func (s *Server) route(ctx context.Context, c *Caller, r rule) (api.NodeID, error) {
 	self := s.cfg.Self.ID
-	if r.at == here || s.cfg.Anchor != nil && s.cfg.Anchor.IsLeader() {
+	if r.at == here || s.leads() {
 		return self, nil
 	}
+	if err := s.cfg.Removed(); err != nil {
+		return "", err
+	}
 	to, ok := s.cfg.Leader()
+	if (!ok || to == self) && r.at == leader && c.Via == "" {
+		var leads bool
+		if to, leads, ok = s.findLeader(ctx); leads {
+			return self, nil
+		}
+	}
 	switch {
 	case !ok || to == self:
 		return "", api.Errorf(api.KindUnavailable, "no leading anchor is known to this node").

@@ -15,12 +15,14 @@ func workloadStatus(view state.View, w api.Workload) api.WorkloadStatus {
 	outdated := 0
 	moving := false
 	trouble := ""
+	done := make(map[int]bool) // slots whose last generation came to its own good end
 	for _, r := range view.ReplicasOf(w.Name) {
 		if outOfSight(view, r) {
 			r.State = api.ReplicaUnknown
 			r.Reason = "its node is out of sight"
 		}
 		st.Replicas = append(st.Replicas, r)
+		done[r.Slot] = completed(w, r) // the last generation has the last word
 		if r.State.Terminal() {
 			continue
 		}
@@ -47,12 +49,23 @@ func workloadStatus(view state.View, w api.Workload) api.WorkloadStatus {
 	if w.Deleted {
 		desired = 0
 	}
+	ended := 0
+	for slot, ok := range done {
+		if ok && slot < desired {
+			ended++
+		}
+	}
 	unplaced := view.Unplaced(w.Name)
 	switch {
 	case w.Deleted:
 		st.State, st.Message = api.WorkloadProgressing, "being deleted"
 	case current >= desired && outdated == 0:
 		st.State = api.WorkloadHealthy
+	case ended > 0 && current+ended >= desired && outdated == 0:
+		st.State = api.WorkloadHealthy
+		if ended == desired {
+			st.Message = cleanEnd
+		}
 	case unplaced != "" && st.Running == 0 && !moving:
 		st.State, st.Message = api.WorkloadPending, unplaced
 	case unplaced != "":
@@ -67,6 +80,17 @@ func workloadStatus(view state.View, w api.Workload) api.WorkloadStatus {
 		st.State, st.Message = api.WorkloadDegraded, trouble
 	}
 	return st
+}
+
+// cleanEnd is the reason of a replica whose process came to a good end.
+const cleanEnd = "ended with code 0"
+
+// completed reports whether a replica did what it was for: its process came to
+// a good end by itself, and its restart policy asks for no other one.
+func completed(w api.Workload, r api.Replica) bool {
+	p := w.Spec.Restart.Policy
+	return (p == api.RestartNever || p == api.RestartOnFailure) && r.State == api.ReplicaStopped &&
+		r.Desired == api.DesiredRun && r.Revision == w.Revision && r.Reason == cleanEnd
 }
 
 // outOfSight reports whether nobody can tell how a replica is.

@@ -101,3 +101,44 @@ func TestWorkloadStatus(t *testing.T) {
 		t.Errorf("node down, nowhere to go: %s (%s)", st.State, st.Message)
 	}
 }
+
+func TestCompletedWorkloadIsHealthy(t *testing.T) {
+	for _, policy := range []string{api.RestartNever, api.RestartOnFailure} {
+		c := newCluster(t)
+		spec := api.WorkloadSpec{Image: "docker.io/library/web:1", Replicas: 2, Restart: api.RestartPolicy{Policy: policy}}
+		spec.SetDefaults()
+		c.apply(state.PutWorkload{Name: "web", Spec: spec, Now: epoch})
+		c.apply(state.CommitPlan{Now: epoch, Place: []state.Placement{
+			{Workload: "web", Slot: 0, Generation: 1, Revision: 1, Node: "n1"},
+			{Workload: "web", Slot: 1, Generation: 1, Revision: 1, Node: "n2"},
+		}})
+		report := func(node api.NodeID, incarnation uint64, id api.ReplicaID, s api.ReplicaState, reason string) {
+			c.report(node, incarnation, api.ReplicaReport{ID: id, State: s, Reason: reason})
+		}
+		report("n1", 1, "web.0.1", api.ReplicaStopped, "ended with code 0")
+		if st := c.status(); st.State != api.WorkloadProgressing {
+			t.Errorf("%s, one ended, one under way: %s (%s)", policy, st.State, st.Message)
+		}
+		report("n2", 2, "web.1.1", api.ReplicaReady, "")
+		if st := c.status(); st.State != api.WorkloadHealthy || st.Message != "" {
+			t.Errorf("%s, one ended, one ready: %s (%s)", policy, st.State, st.Message)
+		}
+		report("n2", 2, "web.1.1", api.ReplicaStopped, "ended with code 0")
+		c.apply(state.CommitPlan{Now: epoch, Unplaced: map[string]string{"web": "of an older plan"}})
+		if st := c.status(); st.State != api.WorkloadHealthy || st.Message != "ended with code 0" {
+			t.Errorf("%s, both ended: %s (%s)", policy, st.State, st.Message)
+		}
+	}
+}
+
+func TestFailedWorkloadIsNotHealthy(t *testing.T) {
+	c := newCluster(t)
+	spec := api.WorkloadSpec{Image: "docker.io/library/web:1", Replicas: 1, Restart: api.RestartPolicy{Policy: api.RestartNever}}
+	spec.SetDefaults()
+	c.apply(state.PutWorkload{Name: "web", Spec: spec, Now: epoch})
+	c.apply(state.CommitPlan{Now: epoch, Place: []state.Placement{{Workload: "web", Slot: 0, Generation: 1, Revision: 1, Node: "n1"}}})
+	c.report("n1", 1, api.ReplicaReport{ID: "web.0.1", State: api.ReplicaFailed, Reason: "ended with code 3"})
+	if st := c.status(); st.State != api.WorkloadFailed {
+		t.Errorf("it is %s (%s)", st.State, st.Message)
+	}
+}

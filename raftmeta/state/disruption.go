@@ -38,7 +38,7 @@ func (c CommitPlan) checkDisruption(t *tx) error {
 			}
 		}
 		if least := minAvailable(&w.Spec); after < before && after < least {
-			return stale("workload %s would have %d replicas serving, and needs %d", name, after, least)
+			return stale("workload %s would have %s serving, and needs %d", name, countReplicas(after), least)
 		}
 	}
 	return nil

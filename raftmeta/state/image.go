@@ -55,9 +55,26 @@ func (c RemoveImage) apply(t *tx) (any, error) {
 	if img == nil {
 		return nil, notFound("image", c.Ref)
 	}
+	if user := t.userOf(c.Ref); user != "" {
+		return nil, api.Errorf(api.KindConflict, "image %s is used by workload %s", c.Ref, user).
+			WithHint("delete or change the workload first")
+	}
 	images.delete(t, img)
 	t.event(api.CodeImageRemoved, c.Now, "Removed", api.Object{Kind: "image", Name: c.Ref}, "", "image %s was removed", c.Ref)
 	return nil, nil
+}
+
+// userOf returns the first workload that is to run an image, "" when none is.
+func (t *tx) userOf(ref string) string {
+	for _, w := range workloads.all(t.txn) {
+		if w.Deleted {
+			continue
+		}
+		if used, err := api.NormaliseImageRef(w.Spec.Image); w.Spec.Image == ref || err == nil && used == ref {
+			return w.Name
+		}
+	}
+	return ""
 }
 
 func (t *tx) setHolders(old *api.Image, holders []api.NodeID) {

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -116,7 +117,11 @@ func sameReplica(a, b *api.Replica) bool {
 
 func (t *tx) tellReport(old, r *api.Replica, now time.Time) {
 	if r.Restarts > old.Restarts {
-		t.replicaEvent(api.CodeReplicaRestart, now, "Restarted", r, "replica %s restarted (%d times so far): %s", r.ID, r.Restarts, r.Reason)
+		times := "once"
+		if r.Restarts > 1 {
+			times = fmt.Sprintf("%d times", r.Restarts)
+		}
+		t.replicaEvent(api.CodeReplicaRestart, now, "Restarted", r, "replica %s restarted (%s so far): %s", r.ID, times, r.Reason)
 	}
 	if r.State == old.State {
 		return

@@ -132,6 +132,11 @@ func TestHoldersOfImages(t *testing.T) {
 	holders("web", 1)
 	c.must(RemoveNode{ID: nodeID("pi"), Now: c.now})
 	holders("web", 0)
+	spec := webSpec(1)
+	spec.Image = "web:1" // the short form means the same image
+	c.must(PutWorkload{Name: "web", Spec: spec, Now: c.now})
+	c.refuse(api.KindConflict, RemoveImage{Ref: img.Ref, Now: c.now})
+	c.must(DeleteWorkload{Name: "web", Now: c.now})
 	c.must(RemoveImage{Ref: img.Ref, Now: c.now})
 	c.refuse(api.KindNotFound, RemoveImage{Ref: img.Ref, Now: c.now})
 }

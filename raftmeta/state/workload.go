@@ -3,6 +3,7 @@ package state
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"time"
 
@@ -54,7 +55,7 @@ func (c PutWorkload) apply(t *tx) (any, error) {
 	w.UpdatedAt, w.Version = c.Now, t.index
 	workloads.put(t, &w)
 	t.workloadEvent(api.CodeWorkloadApplied, c.Now, "Applied", w.Name,
-		"workload %s: revision %d, %d replicas of %s", w.Name, w.Revision, w.Spec.Replicas, w.Spec.Image)
+		"workload %s: revision %d, %s of %s", w.Name, w.Revision, countReplicas(w.Spec.Replicas), w.Spec.Image)
 	return w, nil
 }
 
@@ -81,6 +82,14 @@ func checkReplicas(field string, n int) error {
 		return api.Invalid(field, "%d is not between 0 and %d", n, MaxReplicas)
 	}
 	return nil
+}
+
+// countReplicas says how many replicas, in words for people.
+func countReplicas(n int) string {
+	if n == 1 {
+		return "1 replica"
+	}
+	return fmt.Sprintf("%d replicas", n)
 }
 
 func sameRevision(a, b api.WorkloadSpec) bool {
@@ -116,7 +125,7 @@ func (c ScaleWorkload) apply(t *tx) (any, error) {
 	w.Spec.Replicas, w.UpdatedAt, w.Version = c.Replicas, c.Now, t.index
 	workloads.put(t, &w)
 	t.workloadEvent(api.CodeWorkloadScaled, c.Now, "Scaled", w.Name,
-		"workload %s: %d replicas instead of %d", w.Name, c.Replicas, old.Spec.Replicas)
+		"workload %s: %s instead of %d", w.Name, countReplicas(c.Replicas), old.Spec.Replicas)
 	return w, nil
 }
 

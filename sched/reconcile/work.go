@@ -140,6 +140,9 @@ func (k *work) takeNote() {
 	switch {
 	case k.missing > 0:
 		note = fmt.Sprintf("%d of %d replicas have no node: %s", k.missing, k.w.Spec.Replicas, k.full)
+		if k.w.Spec.Replicas == 1 {
+			note = "the replica has no node: " + k.full
+		}
 	case note == "" && !k.underway():
 		note = k.blocked
 	}
