@@ -53,7 +53,11 @@ func TestUnreachableLeaderIsAnAnswer(t *testing.T) {
 		})
 		ctx := calling(t, member("op", api.RoleOperator), -1, nil)
 		start := time.Now()
-		wantUnavailable(t, listNodes(ctx, s))
+		err := listNodes(ctx, s)
+		wantUnavailable(t, err)
+		if want := "node n1 cannot be reached"; err.Error() != want {
+			t.Errorf("got %q, want %q", err, want)
+		}
 		if took := time.Since(start); took > dialTimeout+time.Second {
 			t.Errorf("it took %s", took)
 		}
@@ -91,6 +95,62 @@ func TestLeaderThatDiedWithoutAWordIsAnAnswer(t *testing.T) {
 		s.pool.close()
 		synctest.Wait()
 	})
+}
+
+// candidate is an anchor that is elected after a while.
+type candidate struct {
+	Anchor
+	elected time.Time
+}
+
+func (c candidate) IsLeader() bool { return !time.Now().Before(c.elected) }
+
+func TestCallsWaitForTheFirstElection(t *testing.T) {
+	for name, tt := range map[string]struct{ election, patience, want time.Duration }{
+		"elected soon":        {2 * time.Second, time.Minute, 2 * time.Second},
+		"never elected":       {time.Hour, time.Minute, electionWait},
+		"an impatient caller": {time.Hour, time.Second, time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := follower(t, nil)
+				s.cfg.Leader = func() (api.NodeID, bool) { return "", false }
+				s.cfg.Anchor = candidate{elected: time.Now().Add(tt.election)}
+				ctx, cancel := context.WithTimeout(calling(t, member("op", api.RoleOperator), -1, nil), tt.patience)
+				defer cancel()
+				start := time.Now()
+				to, err := s.route(ctx, &Caller{UID: 0}, rule{readers, leader})
+				if took := time.Since(start); took != tt.want {
+					t.Errorf("it took %s, want %s", took, tt.want)
+				}
+				if tt.election > electionWait {
+					wantUnavailable(t, err)
+				} else if err != nil || to != "n2" {
+					t.Errorf("routed to %q, %v", to, err)
+				}
+				s.pool.close()
+			})
+		})
+	}
+}
+
+func TestCallsOfARemovedNodeGoNowhere(t *testing.T) {
+	s := follower(t, nil)
+	s.cfg.Removed = func() error { return api.Errorf(api.KindDenied, "removed") }
+	if err := listNodes(calling(t, member("op", api.RoleOperator), -1, nil), s); api.KindOf(err) != api.KindDenied {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestReservedAndBadLabelsAreRefused(t *testing.T) {
+	for _, key := range []string{"zone", "region", "arch", "os", "name", "a b", ""} {
+		if err := checkNodeLabels(map[string]string{"fine": "yes", key: "x"}); err == nil {
+			t.Errorf("a label of the key %q was accepted", key)
+		}
+	}
+	if err := checkNodeLabels(map[string]string{"example.org/disk": "ssd"}); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestCallsGoOverOneNodeAtMost(t *testing.T) {

@@ -83,11 +83,7 @@ func checkNodeLabels(labels map[string]string) error {
 			return api.Invalid("labels", "the key %q is reserved: the node itself answers it", key).WithHint("%s", hint)
 		}
 	}
-	if err := api.ValidateLabels("labels", labels); err != nil {
-		e := api.Errorf(api.KindInvalid, "%w", err)
-		return e.WithHint("write labels like disk=ssd or example.org/tier=front")
-	}
-	return nil
+	return api.ValidateLabels("labels", labels)
 }
 
 func (s *nodeServer) RemoveNode(ctx context.Context, req *pb.RemoveNodeRequest) (*pb.RemoveNodeResponse, error) {
