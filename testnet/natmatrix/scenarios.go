@@ -194,7 +194,7 @@ func mapsPorts(ctx context.Context, n *Net) ([]Figure, error) {
 		return nil, err
 	}
 	var figures []Figure
-	for _, x := range []struct{ device, site string }{{"u1", "upnp"}, {"n1", "pmp"}} {
+	for _, x := range []struct{ device, site string }{{"n1", "pmp"}, {"u1", "upnp"}} {
 		err := n.Await(ctx, "a mapping in the router of "+x.site, func() bool {
 			count, err := n.Lab.Mappings(ctx, x.site)
 			return err == nil && count >= 2 // TCP and UDP
