@@ -22,7 +22,12 @@ func (a *app) applyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE|-",
 		Short: "Bring the cluster to what manifests say",
-		Args:  exactly(),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return badUsage(cmd.CommandPath(), "there is no place for %q, did you mean -f %s", args[0], args[0])
+			}
+			return nil
+		},
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		// What is wrong with the manifests is said before any node is asked.

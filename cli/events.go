@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,6 +50,9 @@ func (a *app) eventsCommand() *cobra.Command {
 	return cmd
 }
 
+// objectKinds are the kinds of things that events are about.
+var objectKinds = []string{"node", "workload", "replica", "image", "token", "cluster"}
+
 func (o *eventsOptions) filter(now time.Time) (api.EventFilter, error) {
 	f := api.EventFilter{Type: api.EventType(o.eventType)}
 	switch f.Type {
@@ -64,6 +68,11 @@ func (o *eventsOptions) filter(now time.Time) (api.EventFilter, error) {
 		f.Object.Kind, f.Object.Name, _ = strings.Cut(o.about, "/")
 		if f.Object.Kind == "" {
 			return f, api.Invalid("--for", "%q is not KIND/NAME", o.about).WithHint("write it like node/pi or workload/web")
+		}
+		f.Object.Kind = strings.ToLower(f.Object.Kind)
+		if !slices.Contains(objectKinds, f.Object.Kind) {
+			return f, api.Invalid("--for", "%q is not a kind of thing", f.Object.Kind).
+				WithHint("choose one of %s", strings.Join(objectKinds, ", "))
 		}
 	}
 	if o.since > 0 {

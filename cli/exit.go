@@ -62,10 +62,25 @@ func (a *app) fail(ctx context.Context, err error, args []string) int {
 		var usage *usageError
 		a.failText(problems, errors.As(err, &usage))
 	}
+	return exitCode(problems)
+}
+
+// exitCode returns the code of the first problem. A manifest that asks for what
+// this version does not support is as wrong as one that nobody understands.
+func exitCode(problems []*api.Error) int {
+	if located(problems[0]) != nil {
+		return exitUsage
+	}
 	if code, ok := exitCodes[problems[0].Kind]; ok {
 		return code
 	}
 	return exitError
+}
+
+// located returns where in a manifest a problem is, nil when it is elsewhere.
+func located(e *api.Error) *manifest.Located {
+	where, _ := errors.AsType[*manifest.Located](e)
+	return where
 }
 
 // problemsOf returns what err is made of, one at least.
@@ -100,18 +115,34 @@ func (a *app) failText(problems []*api.Error, usage bool) {
 	}
 }
 
-// failJSON writes one document; the first problem stands for all, the message
-// tells each of them in a line.
+// problemJSON is an error as scripts see it.
+type problemJSON struct {
+	Code    api.Kind `json:"code"`
+	Field   string   `json:"field,omitempty"`
+	Message string   `json:"message"`
+	Hint    string   `json:"hint"`
+}
+
+func newProblemJSON(e *api.Error) problemJSON {
+	p := problemJSON{e.Kind, e.Field, e.Error(), e.Hint}
+	if where := located(e); where != nil {
+		p.Field = where.Field
+	}
+	return p
+}
+
+// failJSON writes one document. The first problem stands for all; when there
+// are several, they follow, the first one included.
 func (a *app) failJSON(problems []*api.Error) {
 	type body struct {
-		Code    api.Kind `json:"code"`
-		Field   string   `json:"field,omitempty"`
-		Message string   `json:"message"`
-		Hint    string   `json:"hint"`
+		problemJSON
+		Problems []problemJSON `json:"problems,omitempty"`
 	}
-	first := problems[0]
-	message := strings.Join(array(problems, (*api.Error).Error), "\n")
-	text, err := encodeJSON(map[string]body{"error": {first.Kind, first.Field, message, first.Hint}}, "")
+	b := body{problemJSON: newProblemJSON(problems[0])}
+	if len(problems) > 1 {
+		b.Problems = array(problems, newProblemJSON)
+	}
+	text, err := encodeJSON(map[string]body{"error": b}, "")
 	if err == nil {
 		_, _ = a.stderr.Write(text)
 	}

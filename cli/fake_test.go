@@ -227,7 +227,7 @@ func (f *fakeNode) GetWorkload(_ context.Context, r *pb.GetWorkloadRequest) (*pb
 
 // advance brings a new workload further at each look, by the way its name asks
 // for: one that is called "stuck…" finds no node, one called "slow…" never gets
-// ready, one called "crash…" fails.
+// ready, one called "crash…" fails, one called "once…" comes to its end.
 func (f *fakeNode) advance(w *api.WorkloadStatus) {
 	if w.State != api.WorkloadPending && w.State != api.WorkloadProgressing {
 		return
@@ -238,6 +238,11 @@ func (f *fakeNode) advance(w *api.WorkloadStatus) {
 	case strings.HasPrefix(w.Name, "slow"):
 		w.State = api.WorkloadProgressing
 		w.Replicas = []api.Replica{{ID: "slow.0.1", Node: "12D3KooWVPSaaaaaaaaaa", Desired: api.DesiredRun, State: api.ReplicaStarting}}
+	case strings.HasPrefix(w.Name, "once"):
+		w.State = api.WorkloadProgressing
+		if f.polled[w.Name] > 1 {
+			w.Replicas = []api.Replica{{ID: "once.0.1", Node: "12D3KooWVPSaaaaaaaaaa", Desired: api.DesiredRun, State: api.ReplicaStopped, Revision: w.Revision}}
+		}
 	case strings.HasPrefix(w.Name, "crash"):
 		w.State, w.Message = api.WorkloadFailed, "exit code 1"
 	case f.polled[w.Name]%2 == 1:

@@ -54,6 +54,10 @@ func (a *app) open(path string) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, api.Errorf(api.KindInvalid, "%w", err)
 	}
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		f.Close()
+		return nil, api.Errorf(api.KindInvalid, "%s is a directory", path).WithHint("name a file")
+	}
 	return f, nil
 }
 

@@ -58,16 +58,10 @@ type candidates struct {
 	wanted []api.NodeID  // any of them will do, the first is best
 }
 
+// contacts returns the peers of the context, or the one that was named: whoever
+// names one wants an answer from there and from nowhere else.
 func (a *clusterAccess) contacts(peer string) (candidates, error) {
 	var c candidates
-	for _, address := range a.Peers {
-		contact, err := p2p.ParseContact(address)
-		if err != nil {
-			continue // one bad line must not cost the others theirs
-		}
-		contact.Anchor, contact.Relay = true, true
-		c.add(contact)
-	}
 	if peer != "" {
 		contact, err := p2p.ParseContact(peer)
 		if err != nil {
@@ -75,7 +69,15 @@ func (a *clusterAccess) contacts(peer string) (candidates, error) {
 				WithHint("write it like /ip4/192.0.2.1/udp/4717/quic-v1/p2p/12D3KooW…")
 		}
 		c.add(contact)
-		c.wanted = []api.NodeID{contact.ID}
+		return c, nil
+	}
+	for _, address := range a.Peers {
+		contact, err := p2p.ParseContact(address)
+		if err != nil {
+			continue // one bad line must not cost the others theirs
+		}
+		contact.Anchor, contact.Relay = true, true
+		c.add(contact)
 	}
 	if len(c.wanted) == 0 {
 		return candidates{}, api.Errorf(api.KindInvalid, "the context %s names no peer that could be asked", a.Name).

@@ -57,8 +57,37 @@ func (a *app) rootCommand() *cobra.Command {
 		a.applyCommand(), a.workloadCommand(), a.imageCommand(),
 		a.networkCommand(), a.eventsCommand(), a.versionCommand(),
 	)
+	// Cobra would add these two itself, but they answer a wrong word with success.
+	root.SetOut(a.stdout)
+	root.InitDefaultCompletionCmd()
+	root.SetHelpCommand(helpCommand())
 	groups(root)
 	return root
+}
+
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Help about any command",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return badUsage(cmd.Root().CommandPath(), "there is no command %q", strings.Join(args, " "))
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			var names []cobra.Completion
+			if about, rest, err := cmd.Root().Find(args); err == nil && len(rest) == 0 {
+				for _, sub := range about.Commands() {
+					if sub.IsAvailableCommand() {
+						names = append(names, cobra.CompletionWithDesc(sub.Name(), sub.Short))
+					}
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+	}
 }
 
 func (a *app) addGlobalFlags(root *cobra.Command) {

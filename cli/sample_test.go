@@ -74,6 +74,7 @@ func sampleTokens() []api.Token {
 	return []api.Token{
 		{ID: "t1", Role: api.RoleNode, CreatedAt: noon.Add(-time.Minute), CreatedBy: "root", ExpiresAt: noon.Add(14 * time.Minute), Uses: 1, SecretHash: []byte("never shown")},
 		{ID: "t2", Role: api.RoleOperator, CreatedAt: noon.Add(-time.Hour), CreatedBy: "alice", ExpiresAt: noon.Add(-45 * time.Minute), Uses: 5},
+		{ID: "t0", Role: api.RoleNode, CreatedAt: noon.Add(-time.Minute), CreatedBy: "uid 0 on 12D3KooWVPSaaaaaaaaaa", ExpiresAt: noon.Add(14 * time.Minute)},
 	}
 }
 

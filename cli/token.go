@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,10 +20,10 @@ func (a *app) tokenCommand() *cobra.Command {
 	cmd.AddCommand(
 		a.tokenCreateCommand(),
 		&cobra.Command{
-			Use: "list", Aliases: []string{"ls"}, Short: "List the tokens that can still be used",
+			Use: "list", Aliases: []string{"ls"}, Short: "List the tokens that can still be used; with -o wide all",
 			Args: exactly(),
 			RunE: a.ask(func(ctx context.Context, c *client.Client, p *printer, _ []string) error {
-				return runTokenList(ctx, c, p)
+				return runTokenList(ctx, c, p, a.stderr)
 			}),
 		},
 		&cobra.Command{
@@ -102,10 +104,18 @@ func times(n int) string {
 	return strconv.Itoa(n) + " times"
 }
 
-func runTokenList(ctx context.Context, c *client.Client, p *printer) error {
+// runTokenList shows people what they can use, and programs everything.
+func runTokenList(ctx context.Context, c *client.Client, p *printer, notes io.Writer) error {
 	tokens, err := c.Tokens(ctx)
 	if err != nil {
 		return err
+	}
+	if p.format == formatTable {
+		all := len(tokens)
+		tokens = slices.DeleteFunc(tokens, func(t api.Token) bool { return tokenState(p.now, t) != tokenUsable })
+		if gone := all - len(tokens); gone > 0 {
+			fmt.Fprintf(notes, "%d more, used up or expired: -o wide shows them\n", gone)
+		}
 	}
 	return printList(p, tokens, array(tokens, newTokenJSON), func(t api.Token) string { return t.ID }, tokenColumns)
 }
@@ -135,15 +145,39 @@ func newTokenJSON(t api.Token) tokenJSON {
 	return tokenJSON{t.ID, t.Role, moment(t.ExpiresAt), t.Uses, moment(t.CreatedAt), t.CreatedBy}
 }
 
+const tokenUsable = "usable"
+
+func tokenState(now time.Time, t api.Token) string {
+	switch {
+	case t.Uses < 1:
+		return "used up"
+	case !t.ExpiresAt.After(now):
+		return "expired"
+	}
+	return tokenUsable
+}
+
+// tokenCreator shortens the IDs of nodes in who made a token.
+func tokenCreator(t api.Token) string {
+	words := strings.Fields(t.CreatedBy)
+	for i, word := range words {
+		if strings.HasPrefix(word, "12D3KooW") {
+			words[i] = shortID(api.NodeID(word))
+		}
+	}
+	return or(strings.Join(words, " "), none)
+}
+
 var tokenColumns = []column[api.Token]{
 	{title: "ID", text: func(_ *printer, t api.Token) string { return t.ID }},
 	{title: "ROLE", text: func(_ *printer, t api.Token) string { return string(t.Role) }},
+	{title: "STATE", text: func(p *printer, t api.Token) string { return tokenState(p.now, t) }},
 	{title: "USES", text: func(_ *printer, t api.Token) string { return strconv.Itoa(t.Uses) }},
 	{title: "EXPIRES", text: func(p *printer, t api.Token) string {
 		if !t.ExpiresAt.After(p.now) {
-			return "expired"
+			return age(p.now, t.ExpiresAt) + " ago"
 		}
 		return "in " + short(t.ExpiresAt.Sub(p.now))
 	}},
-	{title: "BY", text: func(_ *printer, t api.Token) string { return or(t.CreatedBy, none) }},
+	{title: "BY", text: func(_ *printer, t api.Token) string { return tokenCreator(t) }},
 }

@@ -36,7 +36,7 @@ func (a *app) workloadLogsCommand() *cobra.Command {
 		opts.target = args[0]
 		return runWorkloadLogs(ctx, opts, c, p)
 	})
-	cmd.Flags().BoolVar(&opts.follow, "follow", false, "go on as more is written")
+	cmd.Flags().BoolVarP(&opts.follow, "follow", "f", false, "go on as more is written")
 	cmd.Flags().IntVar(&opts.tail, "tail", -1, "only the last `N` lines of each replica")
 	cmd.Flags().DurationVar(&opts.since, "since", 0, "only what is younger than `D`")
 	return cmd

@@ -2,10 +2,12 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/cloudless-project/cloudless/api"
 	"github.com/cloudless-project/cloudless/api/client"
@@ -147,6 +149,15 @@ func (a *app) workloadScaleCommand() *cobra.Command {
 		return runWorkloadScale(ctx, opts, c, p, a.waiter())
 	})
 	cmd.Flags().BoolVar(&opts.wait, "wait", false, "wait until it is healthy")
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		// A number below zero looks like a flag.
+		if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
+			if n, numErr := strconv.Atoi("-" + unknown.GetSpecifiedShortnames()); numErr == nil {
+				return badUsage(cmd.CommandPath(), "%d is not a number of replicas, it is negative", n)
+			}
+		}
+		return badUsage(cmd.CommandPath(), "%w", err)
+	})
 	return cmd
 }
 

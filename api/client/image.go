@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 
 	"github.com/cloudless-project/cloudless/api"
 	pb "github.com/cloudless-project/cloudless/api/pb/cloudless/v1"
@@ -42,7 +43,7 @@ func (c *Client) ImportImage(ctx context.Context, name string, archive io.Reader
 			break
 		}
 		if readErr != nil {
-			return nil, fmt.Errorf("read archive: %w", readErr)
+			return nil, unreadable(readErr)
 		}
 	}
 	r, err := stream.CloseAndRecv()
@@ -50,6 +51,15 @@ func (c *Client) ImportImage(ctx context.Context, name string, archive io.Reader
 		return nil, err
 	}
 	return all(r.GetImages(), wire.ImageFromPB), nil
+}
+
+// unreadable says once that an archive could not be read: the error of a file
+// says so itself.
+func unreadable(err error) error {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("read archive %s: %w", path.Path, path.Err)
+	}
+	return fmt.Errorf("read archive: %w", err)
 }
 
 // Images returns the images of the cluster, by reference, without their blobs.

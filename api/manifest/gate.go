@@ -88,7 +88,7 @@ func (src *source) fromGate(err error) error {
 	if line == 0 {
 		return api.Errorf(api.KindInvalid, "%s: %s", src.name, text[len(m[0]):])
 	}
-	return src.at(position{line: line}, "", api.Invalid("", "%s", text[len(m[0]):]))
+	return src.at(position{line: line}, "", src.hinted(line, api.Invalid("", "%s", text[len(m[0]):])))
 }
 
 // secondOpinion asks the other parser about bad syntax, since it knows the

@@ -32,7 +32,7 @@ type Document struct {
 func Decode(r io.Reader, filename string) ([]Document, error) {
 	data, err := io.ReadAll(io.LimitReader(r, MaxSize+1))
 	if err != nil {
-		return nil, api.Errorf(api.KindUnavailable, "read manifest %s: %w", filename, err)
+		return nil, api.Errorf(api.KindInvalid, "%w", err) // names the file
 	}
 	src := newSource(filename, data)
 	count, err := src.gate()

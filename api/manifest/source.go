@@ -137,12 +137,25 @@ func (src *source) snippet(pos position) string {
 	return gutter + line + "\n     | " + strings.Repeat(" ", pos.column-1) + "^"
 }
 
+// hinted tells the way out of what most often breaks the syntax around a line:
+// tabs, which look like blanks.
+func (src *source) hinted(line int, e *api.Error) *api.Error {
+	lines := bytes.Split(src.part, []byte("\n"))
+	for i := max(line-2, 0); i <= line && i < len(lines); i++ {
+		indent := lines[i][:len(lines[i])-len(bytes.TrimLeft(lines[i], " \t"))]
+		if bytes.IndexByte(indent, '\t') >= 0 {
+			return e.WithHint("indent with spaces: YAML takes no tabs")
+		}
+	}
+	return e
+}
+
 // fromYAML turns an error of goccy/go-yaml into one with a position.
 func (src *source) fromYAML(err error) *api.Error {
 	var y yaml.Error
 	if errors.As(err, &y) && y.GetToken() != nil {
 		p := y.GetToken().Position
-		return src.at(position{p.Line, p.Column}, "", api.Invalid("", "%s", y.GetMessage()))
+		return src.at(position{p.Line, p.Column}, "", src.hinted(p.Line, api.Invalid("", "%s", y.GetMessage())))
 	}
 	return api.Errorf(api.KindInvalid, "%s: %s", src.name, err)
 }
