@@ -19,19 +19,19 @@ func openPTY(t *testing.T) (person, program *os.File) {
 	t.Helper()
 	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skipf("no terminals here: %v", err)
+		t.Fatalf("this test needs pseudo-terminals (mount devpts): %v", err)
 	}
 	t.Cleanup(func() { person.Close() })
 	n, err := unix.IoctlGetInt(int(person.Fd()), unix.TIOCGPTN)
 	if err != nil {
-		t.Skipf("no terminals here: %v", err)
+		t.Fatalf("this test needs pseudo-terminals (mount devpts): %v", err)
 	}
 	if err := unix.IoctlSetPointerInt(int(person.Fd()), unix.TIOCSPTLCK, 0); err != nil {
 		t.Fatal(err)
 	}
 	program, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skipf("no terminals here: %v", err)
+		t.Fatalf("this test needs pseudo-terminals (mount devpts): %v", err)
 	}
 	t.Cleanup(func() { program.Close() })
 	return person, program
