@@ -63,7 +63,7 @@ race: ## The tests of the packages with the race detector
 
 .PHONY: e2e
 e2e: build ## The real binary in the lab (needs root)
-	go test -timeout 15m -p 1 ./testnet/...
+	go test -count=1 -timeout 15m -p 1 ./testnet/... # never cached: the binary under test is no dependency that go knows of
 
 .PHONY: bench
 bench: build ## Measure join, placement, failover, throughput, footprint; writes build/bench.jsonl
