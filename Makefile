@@ -10,7 +10,7 @@ COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X $(MODULE)/internal/buildinfo.version=$(VERSION) -X $(MODULE)/internal/buildinfo.commit=$(COMMIT)
 GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
 
-# Packages whose tests need no root, no namespaces and no installed tools.
+# Every package but the lab. Those of the runtime and of the network need root and what `make setup` installs.
 UNIT = $(shell go list ./... | grep -v '^$(MODULE)/testnet')
 # How long `make fuzz` spends on each fuzz test.
 FUZZTIME ?= 10s

@@ -566,9 +566,6 @@ func (f failing) Write(p []byte) (int, error) {
 // Both ends together stay within the bound that the doc comments promise, with
 // a writer that is slower than the network.
 func TestMemoryIsBounded(t *testing.T) {
-	if testing.Short() {
-		t.Skip("moves 64 MiB")
-	}
 	a, b := newNode(t), newNode(t)
 	introduce(a.host, b.host)
 	blob := a.hold(t, noise(15, 64<<20))

@@ -162,7 +162,7 @@ func NodeUpdateToPB(u api.NodeUpdate) *pb.UpdateNodeRequest {
 func NodeUpdateFromPB(p *pb.UpdateNodeRequest) api.NodeUpdate {
 	return api.NodeUpdate{
 		Node:          p.GetNode(),
-		Cordoned:      p.Cordoned, //nolint:protogetter // presence matters
+		Cordoned:      p.Cordoned, // presence matters
 		SetLabels:     p.GetSetLabels(),
 		RemoveLabels:  p.GetRemoveLabels(),
 		ExpectVersion: p.GetExpectVersion(),

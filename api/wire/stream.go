@@ -20,7 +20,7 @@ func LogRequestFromPB(p *pb.LogsRequest) api.LogRequest {
 	return api.LogRequest{
 		Target: p.GetTarget(),
 		Follow: p.GetFollow(),
-		Tail:   pointer(p.Tail, intFromPB), //nolint:protogetter // presence matters
+		Tail:   pointer(p.Tail, intFromPB), // presence matters
 		Since:  timeFromPB(p.GetSince()),
 	}
 }

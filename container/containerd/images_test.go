@@ -45,7 +45,7 @@ func push(t *testing.T, server, repo, tag string, img containertest.Image) {
 		}
 	}
 	for _, b := range img.Blobs[1:] {
-		resp, err := http.Post(server+"/v2/"+repo+"/blobs/uploads/", "", nil) //nolint:noctx // a test server
+		resp, err := http.Post(server+"/v2/"+repo+"/blobs/uploads/", "", nil) // a test server
 		if err != nil {
 			t.Fatal(err)
 		}

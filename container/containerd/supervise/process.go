@@ -91,7 +91,7 @@ func (s *Supervisor) start() (*process, error) {
 		return nil, fmt.Errorf("start containerd: %w", err)
 	}
 	defer log.Close()
-	cmd := exec.Command(s.bins.containerd, "--config", config) //nolint:noctx // it outlives every context of ours
+	cmd := exec.Command(s.bins.containerd, "--config", config) // it outlives every context of ours
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool {
@@ -110,7 +110,7 @@ func (s *Supervisor) start() (*process, error) {
 
 // adopt takes over the containerd that listens at our socket, if one does.
 func (s *Supervisor) adopt() (*process, error) {
-	conn, err := net.DialTimeout("unix", s.addr, probeTimeout) //nolint:noctx // a local socket
+	conn, err := net.DialTimeout("unix", s.addr, probeTimeout) // a local socket
 	if err != nil {
 		return nil, fmt.Errorf("adopt containerd: %w", err)
 	}

@@ -53,7 +53,7 @@ func config(dir string) Config {
 func scratch(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root")
+		t.Fatal("these tests run containerd: run them as root")
 	}
 	if _, err := findBinaries(""); err != nil {
 		t.Fatalf("%v (this test needs: apt-get install containerd runc)", err)
