@@ -96,13 +96,18 @@ type Inventory struct {
 	Kernel       string            `json:"kernel,omitempty"`
 	Version      string            `json:"version"` // of Cloudless
 	Runtime      string            `json:"runtime,omitempty"`
-	Worker       bool              `json:"worker"`                  // runs workloads
-	Public       bool              `json:"public"`                  // reachable from the internet: relays, may be an anchor
-	Anchor       string            `json:"anchor"`                  // auto, never or always
-	StorageClass string            `json:"storage_class,omitempty"` // ssd, hdd, flash or unknown
-	Capacity     Resources         `json:"capacity"`
+	Worker       bool              `json:"worker"` // runs workloads
+	Public       bool              `json:"public"` // reachable from the internet: relays, may be an anchor
+	Anchor       string            `json:"anchor"` // auto, never or always
+	StorageClass StorageClass      `json:"storage_class,omitempty"`
+	Capacity     Resources         `json:"capacity"`            // a bandwidth of 0 is unknown
 	Addresses    []string          `json:"addresses,omitempty"` // multiaddrs without /p2p, LAN ones included
 	NAT          NAT               `json:"nat"`
+
+	Cgroup          string          `json:"cgroup,omitempty"` // v1 or v2
+	GPUs            []GPU           `json:"gpus,omitempty"`
+	Power           Power           `json:"power"`
+	BandwidthSource BandwidthSource `json:"bandwidth_source,omitempty"`
 }
 
 // Node is a device of the cluster as the authoritative state knows it.

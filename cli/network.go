@@ -41,7 +41,7 @@ func runNetworkServices(ctx context.Context, c *client.Client, p *printer) error
 }
 
 func runNetworkPeers(ctx context.Context, c *client.Client, p *printer) error {
-	peers, err := c.Peers(ctx)
+	peers, err := c.Peers(ctx, "")
 	if err != nil {
 		return err
 	}

@@ -51,10 +51,15 @@ func InventoryToPB(i api.Inventory) *pb.Inventory {
 		Worker:       i.Worker,
 		Public:       i.Public,
 		Anchor:       i.Anchor,
-		StorageClass: i.StorageClass,
+		StorageClass: string(i.StorageClass),
 		Capacity:     ResourcesToPB(i.Capacity),
 		Addresses:    i.Addresses,
 		Nat:          string(i.NAT),
+
+		Cgroup:          i.Cgroup,
+		Gpus:            list(i.GPUs, gpuToPB),
+		Power:           powerToPB(i.Power),
+		BandwidthSource: string(i.BandwidthSource),
 	}
 }
 
@@ -74,10 +79,15 @@ func InventoryFromPB(p *pb.Inventory) api.Inventory {
 		Worker:       p.GetWorker(),
 		Public:       p.GetPublic(),
 		Anchor:       p.GetAnchor(),
-		StorageClass: p.GetStorageClass(),
+		StorageClass: api.StorageClass(p.GetStorageClass()),
 		Capacity:     ResourcesFromPB(p.GetCapacity()),
 		Addresses:    p.GetAddresses(),
 		NAT:          api.NAT(p.GetNat()),
+
+		Cgroup:          p.GetCgroup(),
+		GPUs:            list(p.GetGpus(), gpuFromPB),
+		Power:           powerFromPB(p.GetPower()),
+		BandwidthSource: api.BandwidthSource(p.GetBandwidthSource()),
 	}
 }
 

@@ -29,6 +29,7 @@ func StatusToPB(s api.Status) *pb.Status {
 		Anchors:          intToPB(s.Anchors),
 		AnchorsReachable: intToPB(s.AnchorsReachable),
 		Index:            s.Index,
+		Time:             timeToPB(s.Time),
 	}
 }
 
@@ -46,5 +47,6 @@ func StatusFromPB(p *pb.Status) api.Status {
 		Anchors:          intFromPB(p.GetAnchors()),
 		AnchorsReachable: intFromPB(p.GetAnchorsReachable()),
 		Index:            p.GetIndex(),
+		Time:             timeFromPB(p.GetTime()),
 	}
 }

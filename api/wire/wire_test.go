@@ -51,6 +51,7 @@ var pairs = []pair{
 	pairOf(ServiceToPB, ServiceFromPB),
 	pairOf(ServiceStatusToPB, ServiceStatusFromPB),
 	pairOf(PeerToPB, PeerFromPB),
+	pairOf(CheckToPB, CheckFromPB),
 	pairOf(EventToPB, EventFromPB),
 	pairOf(EventFilterToPB, EventFilterFromPB),
 	pairOf(VersionToPB, VersionFromPB),

@@ -65,6 +65,7 @@ var rules = map[string]rule{
 
 	pb.NetworkService_ListServices_FullMethodName: {readers, here},
 	pb.NetworkService_ListPeers_FullMethodName:    {readers, here},
+	pb.NetworkService_Diagnose_FullMethodName:     {readers, here},
 
 	pb.EventService_ListEvents_FullMethodName:  {readers, leader},
 	pb.EventService_WatchEvents_FullMethodName: {readers, leader},

@@ -33,7 +33,12 @@ func (s *networkServer) ListServices(context.Context, *pb.ListServicesRequest) (
 	return reply, nil
 }
 
-func (s *networkServer) ListPeers(context.Context, *pb.ListPeersRequest) (*pb.ListPeersResponse, error) {
+func (s *networkServer) ListPeers(ctx context.Context, req *pb.ListPeersRequest) (*pb.ListPeersResponse, error) {
+	if to, err := s.meant(ctx, req.GetNode()); err != nil {
+		return nil, err
+	} else if to != s.cfg.Self.ID {
+		return askNode[*pb.ListPeersResponse](ctx, s.Server, to, pb.NetworkService_ListPeers_FullMethodName, req)
+	}
 	names := make(map[api.NodeID]string)
 	for _, n := range s.cfg.View().Nodes {
 		names[n.ID] = n.Inventory.Name

@@ -97,7 +97,7 @@ func (s *Server) elsewhere(ctx context.Context, node api.NodeID, method string, 
 // reads reports whether a method changes nothing.
 func reads(method string) bool {
 	_, name, _ := cutMethod(method)
-	for _, verb := range []string{"List", "Get", "Watch", "Explain", "Logs", "Backup"} {
+	for _, verb := range []string{"List", "Get", "Watch", "Explain", "Diagnose", "Logs", "Backup"} {
 		if strings.HasPrefix(name, verb) {
 			return true
 		}

@@ -79,6 +79,7 @@ type Config struct {
 	Invite   func(api.Role) (identity.Token, error)
 	Issue    func(csr []byte, to api.Member) (certificate []byte, err error)
 	Explain  func(v state.View, target string) (api.Explanation, error)
+	Diagnose func(context.Context) []api.Check // of the network around this node
 	Now      func() time.Time // default time.Now
 
 	Log     *zap.Logger

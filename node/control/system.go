@@ -17,5 +17,7 @@ func (s *systemServer) GetVersion(context.Context, *pb.GetVersionRequest) (*pb.G
 }
 
 func (s *systemServer) GetStatus(context.Context, *pb.GetStatusRequest) (*pb.GetStatusResponse, error) {
-	return &pb.GetStatusResponse{Status: wire.StatusToPB(s.cfg.Status())}, nil
+	status := s.cfg.Status()
+	status.Time = s.cfg.Now()
+	return &pb.GetStatusResponse{Status: wire.StatusToPB(status)}, nil
 }

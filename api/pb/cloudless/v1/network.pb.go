@@ -425,15 +425,85 @@ func (x *ListServicesResponse) GetServices() []*ServiceStatus {
 	return nil
 }
 
+// Check is one thing that a doctor has looked at.
+type Check struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Status        string                 `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"` // ok, warn or fail
+	Detail        string                 `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	Fix           string                 `protobuf:"bytes,4,opt,name=fix,proto3" json:"fix,omitempty"` // what a person can do, "" when there is nothing to do
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Check) Reset() {
+	*x = Check{}
+	mi := &file_cloudless_v1_network_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Check) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Check) ProtoMessage() {}
+
+func (x *Check) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_network_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Check.ProtoReflect.Descriptor instead.
+func (*Check) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_network_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Check) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Check) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *Check) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Check) GetFix() string {
+	if x != nil {
+		return x.Fix
+	}
+	return ""
+}
+
 type ListPeersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"` // name or ID of the node to ask, "" for the one that was asked
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_cloudless_v1_network_proto_msgTypes[6]
+	mi := &file_cloudless_v1_network_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -445,7 +515,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_network_proto_msgTypes[6]
+	mi := &file_cloudless_v1_network_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -458,7 +528,14 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_network_proto_rawDescGZIP(), []int{6}
+	return file_cloudless_v1_network_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ListPeersRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
 }
 
 type ListPeersResponse struct {
@@ -470,7 +547,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_cloudless_v1_network_proto_msgTypes[7]
+	mi := &file_cloudless_v1_network_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -482,7 +559,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_network_proto_msgTypes[7]
+	mi := &file_cloudless_v1_network_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -495,12 +572,100 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_network_proto_rawDescGZIP(), []int{7}
+	return file_cloudless_v1_network_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListPeersResponse) GetPeers() []*Peer {
 	if x != nil {
 		return x.Peers
+	}
+	return nil
+}
+
+type DiagnoseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"` // name or ID of the node to examine, "" for the one that was asked
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseRequest) Reset() {
+	*x = DiagnoseRequest{}
+	mi := &file_cloudless_v1_network_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseRequest) ProtoMessage() {}
+
+func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_network_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseRequest.ProtoReflect.Descriptor instead.
+func (*DiagnoseRequest) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_network_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *DiagnoseRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type DiagnoseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Checks        []*Check               `protobuf:"bytes,1,rep,name=checks,proto3" json:"checks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseResponse) Reset() {
+	*x = DiagnoseResponse{}
+	mi := &file_cloudless_v1_network_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseResponse) ProtoMessage() {}
+
+func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_network_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseResponse.ProtoReflect.Descriptor instead.
+func (*DiagnoseResponse) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_network_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DiagnoseResponse) GetChecks() []*Check {
+	if x != nil {
+		return x.Checks
 	}
 	return nil
 }
@@ -538,13 +703,24 @@ const file_cloudless_v1_network_proto_rawDesc = "" +
 	"\tbytes_out\x18\t \x01(\x04R\bbytesOut\"\x15\n" +
 	"\x13ListServicesRequest\"O\n" +
 	"\x14ListServicesResponse\x127\n" +
-	"\bservices\x18\x01 \x03(\v2\x1b.cloudless.v1.ServiceStatusR\bservices\"\x12\n" +
-	"\x10ListPeersRequest\"=\n" +
+	"\bservices\x18\x01 \x03(\v2\x1b.cloudless.v1.ServiceStatusR\bservices\"]\n" +
+	"\x05Check\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06status\x18\x02 \x01(\tR\x06status\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x10\n" +
+	"\x03fix\x18\x04 \x01(\tR\x03fix\"&\n" +
+	"\x10ListPeersRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"=\n" +
 	"\x11ListPeersResponse\x12(\n" +
-	"\x05peers\x18\x01 \x03(\v2\x12.cloudless.v1.PeerR\x05peers2\xb5\x01\n" +
+	"\x05peers\x18\x01 \x03(\v2\x12.cloudless.v1.PeerR\x05peers\"%\n" +
+	"\x0fDiagnoseRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"?\n" +
+	"\x10DiagnoseResponse\x12+\n" +
+	"\x06checks\x18\x01 \x03(\v2\x13.cloudless.v1.CheckR\x06checks2\x80\x02\n" +
 	"\x0eNetworkService\x12U\n" +
 	"\fListServices\x12!.cloudless.v1.ListServicesRequest\x1a\".cloudless.v1.ListServicesResponse\x12L\n" +
-	"\tListPeers\x12\x1e.cloudless.v1.ListPeersRequest\x1a\x1f.cloudless.v1.ListPeersResponseBHZFgithub.com/cloudless-project/cloudless/api/pb/cloudless/v1;cloudlessv1b\x06proto3"
+	"\tListPeers\x12\x1e.cloudless.v1.ListPeersRequest\x1a\x1f.cloudless.v1.ListPeersResponse\x12I\n" +
+	"\bDiagnose\x12\x1d.cloudless.v1.DiagnoseRequest\x1a\x1e.cloudless.v1.DiagnoseResponseBHZFgithub.com/cloudless-project/cloudless/api/pb/cloudless/v1;cloudlessv1b\x06proto3"
 
 var (
 	file_cloudless_v1_network_proto_rawDescOnce sync.Once
@@ -558,7 +734,7 @@ func file_cloudless_v1_network_proto_rawDescGZIP() []byte {
 	return file_cloudless_v1_network_proto_rawDescData
 }
 
-var file_cloudless_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_cloudless_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_cloudless_v1_network_proto_goTypes = []any{
 	(*Service)(nil),               // 0: cloudless.v1.Service
 	(*Endpoint)(nil),              // 1: cloudless.v1.Endpoint
@@ -566,27 +742,33 @@ var file_cloudless_v1_network_proto_goTypes = []any{
 	(*Peer)(nil),                  // 3: cloudless.v1.Peer
 	(*ListServicesRequest)(nil),   // 4: cloudless.v1.ListServicesRequest
 	(*ListServicesResponse)(nil),  // 5: cloudless.v1.ListServicesResponse
-	(*ListPeersRequest)(nil),      // 6: cloudless.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),     // 7: cloudless.v1.ListPeersResponse
-	(*Port)(nil),                  // 8: cloudless.v1.Port
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*Check)(nil),                 // 6: cloudless.v1.Check
+	(*ListPeersRequest)(nil),      // 7: cloudless.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),     // 8: cloudless.v1.ListPeersResponse
+	(*DiagnoseRequest)(nil),       // 9: cloudless.v1.DiagnoseRequest
+	(*DiagnoseResponse)(nil),      // 10: cloudless.v1.DiagnoseResponse
+	(*Port)(nil),                  // 11: cloudless.v1.Port
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
 }
 var file_cloudless_v1_network_proto_depIdxs = []int32{
-	8, // 0: cloudless.v1.Service.ports:type_name -> cloudless.v1.Port
-	0, // 1: cloudless.v1.ServiceStatus.service:type_name -> cloudless.v1.Service
-	1, // 2: cloudless.v1.ServiceStatus.endpoints:type_name -> cloudless.v1.Endpoint
-	9, // 3: cloudless.v1.Peer.since:type_name -> google.protobuf.Timestamp
-	2, // 4: cloudless.v1.ListServicesResponse.services:type_name -> cloudless.v1.ServiceStatus
-	3, // 5: cloudless.v1.ListPeersResponse.peers:type_name -> cloudless.v1.Peer
-	4, // 6: cloudless.v1.NetworkService.ListServices:input_type -> cloudless.v1.ListServicesRequest
-	6, // 7: cloudless.v1.NetworkService.ListPeers:input_type -> cloudless.v1.ListPeersRequest
-	5, // 8: cloudless.v1.NetworkService.ListServices:output_type -> cloudless.v1.ListServicesResponse
-	7, // 9: cloudless.v1.NetworkService.ListPeers:output_type -> cloudless.v1.ListPeersResponse
-	8, // [8:10] is the sub-list for method output_type
-	6, // [6:8] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	11, // 0: cloudless.v1.Service.ports:type_name -> cloudless.v1.Port
+	0,  // 1: cloudless.v1.ServiceStatus.service:type_name -> cloudless.v1.Service
+	1,  // 2: cloudless.v1.ServiceStatus.endpoints:type_name -> cloudless.v1.Endpoint
+	12, // 3: cloudless.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	2,  // 4: cloudless.v1.ListServicesResponse.services:type_name -> cloudless.v1.ServiceStatus
+	3,  // 5: cloudless.v1.ListPeersResponse.peers:type_name -> cloudless.v1.Peer
+	6,  // 6: cloudless.v1.DiagnoseResponse.checks:type_name -> cloudless.v1.Check
+	4,  // 7: cloudless.v1.NetworkService.ListServices:input_type -> cloudless.v1.ListServicesRequest
+	7,  // 8: cloudless.v1.NetworkService.ListPeers:input_type -> cloudless.v1.ListPeersRequest
+	9,  // 9: cloudless.v1.NetworkService.Diagnose:input_type -> cloudless.v1.DiagnoseRequest
+	5,  // 10: cloudless.v1.NetworkService.ListServices:output_type -> cloudless.v1.ListServicesResponse
+	8,  // 11: cloudless.v1.NetworkService.ListPeers:output_type -> cloudless.v1.ListPeersResponse
+	10, // 12: cloudless.v1.NetworkService.Diagnose:output_type -> cloudless.v1.DiagnoseResponse
+	10, // [10:13] is the sub-list for method output_type
+	7,  // [7:10] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_cloudless_v1_network_proto_init() }
@@ -601,7 +783,7 @@ func file_cloudless_v1_network_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cloudless_v1_network_proto_rawDesc), len(file_cloudless_v1_network_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

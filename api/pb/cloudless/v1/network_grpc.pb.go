@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	NetworkService_ListServices_FullMethodName = "/cloudless.v1.NetworkService/ListServices"
 	NetworkService_ListPeers_FullMethodName    = "/cloudless.v1.NetworkService/ListPeers"
+	NetworkService_Diagnose_FullMethodName     = "/cloudless.v1.NetworkService/Diagnose"
 )
 
 // NetworkServiceClient is the client API for NetworkService service.
@@ -30,6 +31,8 @@ const (
 type NetworkServiceClient interface {
 	ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (*ListServicesResponse, error)
 	ListPeers(ctx context.Context, in *ListPeersRequest, opts ...grpc.CallOption) (*ListPeersResponse, error)
+	// Diagnose examines the network around a node.
+	Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*DiagnoseResponse, error)
 }
 
 type networkServiceClient struct {
@@ -60,6 +63,16 @@ func (c *networkServiceClient) ListPeers(ctx context.Context, in *ListPeersReque
 	return out, nil
 }
 
+func (c *networkServiceClient) Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*DiagnoseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiagnoseResponse)
+	err := c.cc.Invoke(ctx, NetworkService_Diagnose_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NetworkServiceServer is the server API for NetworkService service.
 // All implementations must embed UnimplementedNetworkServiceServer
 // for forward compatibility.
@@ -68,6 +81,8 @@ func (c *networkServiceClient) ListPeers(ctx context.Context, in *ListPeersReque
 type NetworkServiceServer interface {
 	ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error)
 	ListPeers(context.Context, *ListPeersRequest) (*ListPeersResponse, error)
+	// Diagnose examines the network around a node.
+	Diagnose(context.Context, *DiagnoseRequest) (*DiagnoseResponse, error)
 	mustEmbedUnimplementedNetworkServiceServer()
 }
 
@@ -83,6 +98,9 @@ func (UnimplementedNetworkServiceServer) ListServices(context.Context, *ListServ
 }
 func (UnimplementedNetworkServiceServer) ListPeers(context.Context, *ListPeersRequest) (*ListPeersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListPeers not implemented")
+}
+func (UnimplementedNetworkServiceServer) Diagnose(context.Context, *DiagnoseRequest) (*DiagnoseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Diagnose not implemented")
 }
 func (UnimplementedNetworkServiceServer) mustEmbedUnimplementedNetworkServiceServer() {}
 func (UnimplementedNetworkServiceServer) testEmbeddedByValue()                        {}
@@ -141,6 +159,24 @@ func _NetworkService_ListPeers_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NetworkService_Diagnose_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiagnoseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NetworkServiceServer).Diagnose(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NetworkService_Diagnose_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NetworkServiceServer).Diagnose(ctx, req.(*DiagnoseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // NetworkService_ServiceDesc is the grpc.ServiceDesc for NetworkService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -155,6 +191,10 @@ var NetworkService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListPeers",
 			Handler:    _NetworkService_ListPeers_Handler,
+		},
+		{
+			MethodName: "Diagnose",
+			Handler:    _NetworkService_Diagnose_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -153,26 +153,30 @@ func (x *Taint) GetEffect() string {
 
 // Inventory is what a node says of itself.
 type Inventory struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
-	Zone          string                 `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
-	Labels        map[string]string      `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // those given at node start
-	Taints        []*Taint               `protobuf:"bytes,5,rep,name=taints,proto3" json:"taints,omitempty"`
-	Arch          string                 `protobuf:"bytes,6,opt,name=arch,proto3" json:"arch,omitempty"`
-	Os            string                 `protobuf:"bytes,7,opt,name=os,proto3" json:"os,omitempty"`
-	Kernel        string                 `protobuf:"bytes,8,opt,name=kernel,proto3" json:"kernel,omitempty"`
-	Version       string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"` // of Cloudless
-	Runtime       string                 `protobuf:"bytes,10,opt,name=runtime,proto3" json:"runtime,omitempty"`
-	Worker        bool                   `protobuf:"varint,11,opt,name=worker,proto3" json:"worker,omitempty"`                                // runs workloads
-	Public        bool                   `protobuf:"varint,12,opt,name=public,proto3" json:"public,omitempty"`                                // reachable from the internet
-	Anchor        string                 `protobuf:"bytes,13,opt,name=anchor,proto3" json:"anchor,omitempty"`                                 // auto, never or always
-	StorageClass  string                 `protobuf:"bytes,14,opt,name=storage_class,json=storageClass,proto3" json:"storage_class,omitempty"` // ssd, hdd, flash or unknown
-	Capacity      *Resources             `protobuf:"bytes,15,opt,name=capacity,proto3" json:"capacity,omitempty"`
-	Addresses     []string               `protobuf:"bytes,16,rep,name=addresses,proto3" json:"addresses,omitempty"` // multiaddrs without /p2p
-	Nat           string                 `protobuf:"bytes,17,opt,name=nat,proto3" json:"nat,omitempty"`             // none, cone, symmetric or unknown
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Name            string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Region          string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Zone            string                 `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	Labels          map[string]string      `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // those given at node start
+	Taints          []*Taint               `protobuf:"bytes,5,rep,name=taints,proto3" json:"taints,omitempty"`
+	Arch            string                 `protobuf:"bytes,6,opt,name=arch,proto3" json:"arch,omitempty"`
+	Os              string                 `protobuf:"bytes,7,opt,name=os,proto3" json:"os,omitempty"`
+	Kernel          string                 `protobuf:"bytes,8,opt,name=kernel,proto3" json:"kernel,omitempty"`
+	Version         string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"` // of Cloudless
+	Runtime         string                 `protobuf:"bytes,10,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	Worker          bool                   `protobuf:"varint,11,opt,name=worker,proto3" json:"worker,omitempty"`                                // runs workloads
+	Public          bool                   `protobuf:"varint,12,opt,name=public,proto3" json:"public,omitempty"`                                // reachable from the internet
+	Anchor          string                 `protobuf:"bytes,13,opt,name=anchor,proto3" json:"anchor,omitempty"`                                 // auto, never or always
+	StorageClass    string                 `protobuf:"bytes,14,opt,name=storage_class,json=storageClass,proto3" json:"storage_class,omitempty"` // nvme, ssd, hdd, emmc-sd or unknown
+	Capacity        *Resources             `protobuf:"bytes,15,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	Addresses       []string               `protobuf:"bytes,16,rep,name=addresses,proto3" json:"addresses,omitempty"` // multiaddrs without /p2p
+	Nat             string                 `protobuf:"bytes,17,opt,name=nat,proto3" json:"nat,omitempty"`             // none, cone, symmetric or unknown
+	Cgroup          string                 `protobuf:"bytes,18,opt,name=cgroup,proto3" json:"cgroup,omitempty"`       // v1, v2 or ""
+	Gpus            []*GPU                 `protobuf:"bytes,19,rep,name=gpus,proto3" json:"gpus,omitempty"`
+	Power           *Power                 `protobuf:"bytes,20,opt,name=power,proto3" json:"power,omitempty"`
+	BandwidthSource string                 `protobuf:"bytes,21,opt,name=bandwidth_source,json=bandwidthSource,proto3" json:"bandwidth_source,omitempty"` // measured, operator, or "" while it is unknown
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Inventory) Reset() {
@@ -324,6 +328,148 @@ func (x *Inventory) GetNat() string {
 	return ""
 }
 
+func (x *Inventory) GetCgroup() string {
+	if x != nil {
+		return x.Cgroup
+	}
+	return ""
+}
+
+func (x *Inventory) GetGpus() []*GPU {
+	if x != nil {
+		return x.Gpus
+	}
+	return nil
+}
+
+func (x *Inventory) GetPower() *Power {
+	if x != nil {
+		return x.Power
+	}
+	return nil
+}
+
+func (x *Inventory) GetBandwidthSource() string {
+	if x != nil {
+		return x.BandwidthSource
+	}
+	return ""
+}
+
+// GPU is a graphics processor that a node has.
+type GPU struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vendor        string                 `protobuf:"bytes,1,opt,name=vendor,proto3" json:"vendor,omitempty"`
+	Model         string                 `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	Driver        string                 `protobuf:"bytes,3,opt,name=driver,proto3" json:"driver,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GPU) Reset() {
+	*x = GPU{}
+	mi := &file_cloudless_v1_node_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GPU) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GPU) ProtoMessage() {}
+
+func (x *GPU) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_node_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GPU.ProtoReflect.Descriptor instead.
+func (*GPU) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GPU) GetVendor() string {
+	if x != nil {
+		return x.Vendor
+	}
+	return ""
+}
+
+func (x *GPU) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *GPU) GetDriver() string {
+	if x != nil {
+		return x.Driver
+	}
+	return ""
+}
+
+// Power is what a node runs on.
+type Power struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Source        string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`    // mains, battery or "" when the device does not say
+	Percent       int64                  `protobuf:"varint,2,opt,name=percent,proto3" json:"percent,omitempty"` // charge of the battery in steps of ten, 0 without one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Power) Reset() {
+	*x = Power{}
+	mi := &file_cloudless_v1_node_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Power) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Power) ProtoMessage() {}
+
+func (x *Power) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_node_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Power.ProtoReflect.Descriptor instead.
+func (*Power) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Power) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Power) GetPercent() int64 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
 // Node is a device as the authoritative state knows it.
 type Node struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -348,7 +494,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_cloudless_v1_node_proto_msgTypes[3]
+	mi := &file_cloudless_v1_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -360,7 +506,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_node_proto_msgTypes[3]
+	mi := &file_cloudless_v1_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -373,7 +519,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Node) GetId() string {
@@ -496,7 +642,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_cloudless_v1_node_proto_msgTypes[4]
+	mi := &file_cloudless_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -508,7 +654,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_node_proto_msgTypes[4]
+	mi := &file_cloudless_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -521,7 +667,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *NodeStatus) GetNode() *Node {
@@ -574,7 +720,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_cloudless_v1_node_proto_msgTypes[5]
+	mi := &file_cloudless_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -586,7 +732,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_node_proto_msgTypes[5]
+	mi := &file_cloudless_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -599,7 +745,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 type ListNodesResponse struct {
@@ -611,7 +757,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_cloudless_v1_node_proto_msgTypes[6]
+	mi := &file_cloudless_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +769,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_node_proto_msgTypes[6]
+	mi := &file_cloudless_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +782,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListNodesResponse) GetNodes() []*NodeStatus {
@@ -655,7 +801,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_cloudless_v1_node_proto_msgTypes[7]
+	mi := &file_cloudless_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -667,7 +813,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_node_proto_msgTypes[7]
+	mi := &file_cloudless_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -680,7 +826,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetNodeRequest) GetNode() string {
@@ -699,7 +845,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_cloudless_v1_node_proto_msgTypes[8]
+	mi := &file_cloudless_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -711,7 +857,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_node_proto_msgTypes[8]
+	mi := &file_cloudless_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -724,7 +870,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetNodeResponse) GetNode() *NodeStatus {
@@ -747,7 +893,7 @@ type UpdateNodeRequest struct {
 
 func (x *UpdateNodeRequest) Reset() {
 	*x = UpdateNodeRequest{}
-	mi := &file_cloudless_v1_node_proto_msgTypes[9]
+	mi := &file_cloudless_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +905,7 @@ func (x *UpdateNodeRequest) String() string {
 func (*UpdateNodeRequest) ProtoMessage() {}
 
 func (x *UpdateNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_node_proto_msgTypes[9]
+	mi := &file_cloudless_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +918,7 @@ func (x *UpdateNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNodeRequest.ProtoReflect.Descriptor instead.
 func (*UpdateNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpdateNodeRequest) GetNode() string {
@@ -819,7 +965,7 @@ type UpdateNodeResponse struct {
 
 func (x *UpdateNodeResponse) Reset() {
 	*x = UpdateNodeResponse{}
-	mi := &file_cloudless_v1_node_proto_msgTypes[10]
+	mi := &file_cloudless_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -831,7 +977,7 @@ func (x *UpdateNodeResponse) String() string {
 func (*UpdateNodeResponse) ProtoMessage() {}
 
 func (x *UpdateNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_node_proto_msgTypes[10]
+	mi := &file_cloudless_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -844,7 +990,7 @@ func (x *UpdateNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNodeResponse.ProtoReflect.Descriptor instead.
 func (*UpdateNodeResponse) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UpdateNodeResponse) GetNode() *NodeStatus {
@@ -864,7 +1010,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_cloudless_v1_node_proto_msgTypes[11]
+	mi := &file_cloudless_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -876,7 +1022,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_node_proto_msgTypes[11]
+	mi := &file_cloudless_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -889,7 +1035,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -914,7 +1060,7 @@ type RemoveNodeResponse struct {
 
 func (x *RemoveNodeResponse) Reset() {
 	*x = RemoveNodeResponse{}
-	mi := &file_cloudless_v1_node_proto_msgTypes[12]
+	mi := &file_cloudless_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1072,7 @@ func (x *RemoveNodeResponse) String() string {
 func (*RemoveNodeResponse) ProtoMessage() {}
 
 func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_node_proto_msgTypes[12]
+	mi := &file_cloudless_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1085,7 @@ func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_cloudless_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 var File_cloudless_v1_node_proto protoreflect.FileDescriptor
@@ -956,7 +1102,7 @@ const file_cloudless_v1_node_proto_rawDesc = "" +
 	"\x05Taint\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
-	"\x06effect\x18\x03 \x01(\tR\x06effect\"\xb2\x04\n" +
+	"\x06effect\x18\x03 \x01(\tR\x06effect\"\xc7\x05\n" +
 	"\tInventory\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
@@ -975,10 +1121,21 @@ const file_cloudless_v1_node_proto_rawDesc = "" +
 	"\rstorage_class\x18\x0e \x01(\tR\fstorageClass\x123\n" +
 	"\bcapacity\x18\x0f \x01(\v2\x17.cloudless.v1.ResourcesR\bcapacity\x12\x1c\n" +
 	"\taddresses\x18\x10 \x03(\tR\taddresses\x12\x10\n" +
-	"\x03nat\x18\x11 \x01(\tR\x03nat\x1a9\n" +
+	"\x03nat\x18\x11 \x01(\tR\x03nat\x12\x16\n" +
+	"\x06cgroup\x18\x12 \x01(\tR\x06cgroup\x12%\n" +
+	"\x04gpus\x18\x13 \x03(\v2\x11.cloudless.v1.GPUR\x04gpus\x12)\n" +
+	"\x05power\x18\x14 \x01(\v2\x13.cloudless.v1.PowerR\x05power\x12)\n" +
+	"\x10bandwidth_source\x18\x15 \x01(\tR\x0fbandwidthSource\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd3\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"K\n" +
+	"\x03GPU\x12\x16\n" +
+	"\x06vendor\x18\x01 \x01(\tR\x06vendor\x12\x14\n" +
+	"\x05model\x18\x02 \x01(\tR\x05model\x12\x16\n" +
+	"\x06driver\x18\x03 \x01(\tR\x06driver\"9\n" +
+	"\x05Power\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\x03R\apercent\"\xd3\x04\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x125\n" +
 	"\tinventory\x18\x02 \x01(\v2\x17.cloudless.v1.InventoryR\tinventory\x126\n" +
@@ -1053,54 +1210,58 @@ func file_cloudless_v1_node_proto_rawDescGZIP() []byte {
 	return file_cloudless_v1_node_proto_rawDescData
 }
 
-var file_cloudless_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_cloudless_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_cloudless_v1_node_proto_goTypes = []any{
 	(*Resources)(nil),             // 0: cloudless.v1.Resources
 	(*Taint)(nil),                 // 1: cloudless.v1.Taint
 	(*Inventory)(nil),             // 2: cloudless.v1.Inventory
-	(*Node)(nil),                  // 3: cloudless.v1.Node
-	(*NodeStatus)(nil),            // 4: cloudless.v1.NodeStatus
-	(*ListNodesRequest)(nil),      // 5: cloudless.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),     // 6: cloudless.v1.ListNodesResponse
-	(*GetNodeRequest)(nil),        // 7: cloudless.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),       // 8: cloudless.v1.GetNodeResponse
-	(*UpdateNodeRequest)(nil),     // 9: cloudless.v1.UpdateNodeRequest
-	(*UpdateNodeResponse)(nil),    // 10: cloudless.v1.UpdateNodeResponse
-	(*RemoveNodeRequest)(nil),     // 11: cloudless.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil),    // 12: cloudless.v1.RemoveNodeResponse
-	nil,                           // 13: cloudless.v1.Inventory.LabelsEntry
-	nil,                           // 14: cloudless.v1.Node.LabelsEntry
-	nil,                           // 15: cloudless.v1.UpdateNodeRequest.SetLabelsEntry
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*GPU)(nil),                   // 3: cloudless.v1.GPU
+	(*Power)(nil),                 // 4: cloudless.v1.Power
+	(*Node)(nil),                  // 5: cloudless.v1.Node
+	(*NodeStatus)(nil),            // 6: cloudless.v1.NodeStatus
+	(*ListNodesRequest)(nil),      // 7: cloudless.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),     // 8: cloudless.v1.ListNodesResponse
+	(*GetNodeRequest)(nil),        // 9: cloudless.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),       // 10: cloudless.v1.GetNodeResponse
+	(*UpdateNodeRequest)(nil),     // 11: cloudless.v1.UpdateNodeRequest
+	(*UpdateNodeResponse)(nil),    // 12: cloudless.v1.UpdateNodeResponse
+	(*RemoveNodeRequest)(nil),     // 13: cloudless.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),    // 14: cloudless.v1.RemoveNodeResponse
+	nil,                           // 15: cloudless.v1.Inventory.LabelsEntry
+	nil,                           // 16: cloudless.v1.Node.LabelsEntry
+	nil,                           // 17: cloudless.v1.UpdateNodeRequest.SetLabelsEntry
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
 }
 var file_cloudless_v1_node_proto_depIdxs = []int32{
-	13, // 0: cloudless.v1.Inventory.labels:type_name -> cloudless.v1.Inventory.LabelsEntry
+	15, // 0: cloudless.v1.Inventory.labels:type_name -> cloudless.v1.Inventory.LabelsEntry
 	1,  // 1: cloudless.v1.Inventory.taints:type_name -> cloudless.v1.Taint
 	0,  // 2: cloudless.v1.Inventory.capacity:type_name -> cloudless.v1.Resources
-	2,  // 3: cloudless.v1.Node.inventory:type_name -> cloudless.v1.Inventory
-	14, // 4: cloudless.v1.Node.labels:type_name -> cloudless.v1.Node.LabelsEntry
-	16, // 5: cloudless.v1.Node.joined_at:type_name -> google.protobuf.Timestamp
-	16, // 6: cloudless.v1.Node.state_since:type_name -> google.protobuf.Timestamp
-	3,  // 7: cloudless.v1.NodeStatus.node:type_name -> cloudless.v1.Node
-	0,  // 8: cloudless.v1.NodeStatus.allocated:type_name -> cloudless.v1.Resources
-	16, // 9: cloudless.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	4,  // 10: cloudless.v1.ListNodesResponse.nodes:type_name -> cloudless.v1.NodeStatus
-	4,  // 11: cloudless.v1.GetNodeResponse.node:type_name -> cloudless.v1.NodeStatus
-	15, // 12: cloudless.v1.UpdateNodeRequest.set_labels:type_name -> cloudless.v1.UpdateNodeRequest.SetLabelsEntry
-	4,  // 13: cloudless.v1.UpdateNodeResponse.node:type_name -> cloudless.v1.NodeStatus
-	5,  // 14: cloudless.v1.NodeService.ListNodes:input_type -> cloudless.v1.ListNodesRequest
-	7,  // 15: cloudless.v1.NodeService.GetNode:input_type -> cloudless.v1.GetNodeRequest
-	9,  // 16: cloudless.v1.NodeService.UpdateNode:input_type -> cloudless.v1.UpdateNodeRequest
-	11, // 17: cloudless.v1.NodeService.RemoveNode:input_type -> cloudless.v1.RemoveNodeRequest
-	6,  // 18: cloudless.v1.NodeService.ListNodes:output_type -> cloudless.v1.ListNodesResponse
-	8,  // 19: cloudless.v1.NodeService.GetNode:output_type -> cloudless.v1.GetNodeResponse
-	10, // 20: cloudless.v1.NodeService.UpdateNode:output_type -> cloudless.v1.UpdateNodeResponse
-	12, // 21: cloudless.v1.NodeService.RemoveNode:output_type -> cloudless.v1.RemoveNodeResponse
-	18, // [18:22] is the sub-list for method output_type
-	14, // [14:18] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	3,  // 3: cloudless.v1.Inventory.gpus:type_name -> cloudless.v1.GPU
+	4,  // 4: cloudless.v1.Inventory.power:type_name -> cloudless.v1.Power
+	2,  // 5: cloudless.v1.Node.inventory:type_name -> cloudless.v1.Inventory
+	16, // 6: cloudless.v1.Node.labels:type_name -> cloudless.v1.Node.LabelsEntry
+	18, // 7: cloudless.v1.Node.joined_at:type_name -> google.protobuf.Timestamp
+	18, // 8: cloudless.v1.Node.state_since:type_name -> google.protobuf.Timestamp
+	5,  // 9: cloudless.v1.NodeStatus.node:type_name -> cloudless.v1.Node
+	0,  // 10: cloudless.v1.NodeStatus.allocated:type_name -> cloudless.v1.Resources
+	18, // 11: cloudless.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
+	6,  // 12: cloudless.v1.ListNodesResponse.nodes:type_name -> cloudless.v1.NodeStatus
+	6,  // 13: cloudless.v1.GetNodeResponse.node:type_name -> cloudless.v1.NodeStatus
+	17, // 14: cloudless.v1.UpdateNodeRequest.set_labels:type_name -> cloudless.v1.UpdateNodeRequest.SetLabelsEntry
+	6,  // 15: cloudless.v1.UpdateNodeResponse.node:type_name -> cloudless.v1.NodeStatus
+	7,  // 16: cloudless.v1.NodeService.ListNodes:input_type -> cloudless.v1.ListNodesRequest
+	9,  // 17: cloudless.v1.NodeService.GetNode:input_type -> cloudless.v1.GetNodeRequest
+	11, // 18: cloudless.v1.NodeService.UpdateNode:input_type -> cloudless.v1.UpdateNodeRequest
+	13, // 19: cloudless.v1.NodeService.RemoveNode:input_type -> cloudless.v1.RemoveNodeRequest
+	8,  // 20: cloudless.v1.NodeService.ListNodes:output_type -> cloudless.v1.ListNodesResponse
+	10, // 21: cloudless.v1.NodeService.GetNode:output_type -> cloudless.v1.GetNodeResponse
+	12, // 22: cloudless.v1.NodeService.UpdateNode:output_type -> cloudless.v1.UpdateNodeResponse
+	14, // 23: cloudless.v1.NodeService.RemoveNode:output_type -> cloudless.v1.RemoveNodeResponse
+	20, // [20:24] is the sub-list for method output_type
+	16, // [16:20] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_cloudless_v1_node_proto_init() }
@@ -1108,14 +1269,14 @@ func file_cloudless_v1_node_proto_init() {
 	if File_cloudless_v1_node_proto != nil {
 		return
 	}
-	file_cloudless_v1_node_proto_msgTypes[9].OneofWrappers = []any{}
+	file_cloudless_v1_node_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cloudless_v1_node_proto_rawDesc), len(file_cloudless_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -8,6 +8,7 @@ package cloudlessv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -111,6 +112,7 @@ type Status struct {
 	Anchors          int64                  `protobuf:"varint,9,opt,name=anchors,proto3" json:"anchors,omitempty"`                                            // that there are
 	AnchorsReachable int64                  `protobuf:"varint,10,opt,name=anchors_reachable,json=anchorsReachable,proto3" json:"anchors_reachable,omitempty"` // the node itself included
 	Index            uint64                 `protobuf:"varint,11,opt,name=index,proto3" json:"index,omitempty"`                                               // Raft index of the state it acts on
+	Time             *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=time,proto3" json:"time,omitempty"`                                                  // by its own clock
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -220,6 +222,13 @@ func (x *Status) GetIndex() uint64 {
 		return x.Index
 	}
 	return 0
+}
+
+func (x *Status) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
 }
 
 type GetVersionRequest struct {
@@ -386,13 +395,13 @@ var File_cloudless_v1_system_proto protoreflect.FileDescriptor
 
 const file_cloudless_v1_system_proto_rawDesc = "" +
 	"\n" +
-	"\x19cloudless/v1/system.proto\x12\fcloudless.v1\"o\n" +
+	"\x19cloudless/v1/system.proto\x12\fcloudless.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"o\n" +
 	"\aVersion\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\tR\x06commit\x12\x0e\n" +
 	"\x02go\x18\x03 \x01(\tR\x02go\x12\x0e\n" +
 	"\x02os\x18\x04 \x01(\tR\x02os\x12\x12\n" +
-	"\x04arch\x18\x05 \x01(\tR\x04arch\"\xb1\x02\n" +
+	"\x04arch\x18\x05 \x01(\tR\x04arch\"\xe1\x02\n" +
 	"\x06Status\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -406,7 +415,8 @@ const file_cloudless_v1_system_proto_rawDesc = "" +
 	"\aanchors\x18\t \x01(\x03R\aanchors\x12+\n" +
 	"\x11anchors_reachable\x18\n" +
 	" \x01(\x03R\x10anchorsReachable\x12\x14\n" +
-	"\x05index\x18\v \x01(\x04R\x05index\"\x13\n" +
+	"\x05index\x18\v \x01(\x04R\x05index\x12.\n" +
+	"\x04time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x13\n" +
 	"\x11GetVersionRequest\"E\n" +
 	"\x12GetVersionResponse\x12/\n" +
 	"\aversion\x18\x01 \x01(\v2\x15.cloudless.v1.VersionR\aversion\"\x12\n" +
@@ -432,25 +442,27 @@ func file_cloudless_v1_system_proto_rawDescGZIP() []byte {
 
 var file_cloudless_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_cloudless_v1_system_proto_goTypes = []any{
-	(*Version)(nil),            // 0: cloudless.v1.Version
-	(*Status)(nil),             // 1: cloudless.v1.Status
-	(*GetVersionRequest)(nil),  // 2: cloudless.v1.GetVersionRequest
-	(*GetVersionResponse)(nil), // 3: cloudless.v1.GetVersionResponse
-	(*GetStatusRequest)(nil),   // 4: cloudless.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),  // 5: cloudless.v1.GetStatusResponse
+	(*Version)(nil),               // 0: cloudless.v1.Version
+	(*Status)(nil),                // 1: cloudless.v1.Status
+	(*GetVersionRequest)(nil),     // 2: cloudless.v1.GetVersionRequest
+	(*GetVersionResponse)(nil),    // 3: cloudless.v1.GetVersionResponse
+	(*GetStatusRequest)(nil),      // 4: cloudless.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 5: cloudless.v1.GetStatusResponse
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
 }
 var file_cloudless_v1_system_proto_depIdxs = []int32{
-	0, // 0: cloudless.v1.GetVersionResponse.version:type_name -> cloudless.v1.Version
-	1, // 1: cloudless.v1.GetStatusResponse.status:type_name -> cloudless.v1.Status
-	2, // 2: cloudless.v1.SystemService.GetVersion:input_type -> cloudless.v1.GetVersionRequest
-	4, // 3: cloudless.v1.SystemService.GetStatus:input_type -> cloudless.v1.GetStatusRequest
-	3, // 4: cloudless.v1.SystemService.GetVersion:output_type -> cloudless.v1.GetVersionResponse
-	5, // 5: cloudless.v1.SystemService.GetStatus:output_type -> cloudless.v1.GetStatusResponse
-	4, // [4:6] is the sub-list for method output_type
-	2, // [2:4] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	6, // 0: cloudless.v1.Status.time:type_name -> google.protobuf.Timestamp
+	0, // 1: cloudless.v1.GetVersionResponse.version:type_name -> cloudless.v1.Version
+	1, // 2: cloudless.v1.GetStatusResponse.status:type_name -> cloudless.v1.Status
+	2, // 3: cloudless.v1.SystemService.GetVersion:input_type -> cloudless.v1.GetVersionRequest
+	4, // 4: cloudless.v1.SystemService.GetStatus:input_type -> cloudless.v1.GetStatusRequest
+	3, // 5: cloudless.v1.SystemService.GetVersion:output_type -> cloudless.v1.GetVersionResponse
+	5, // 6: cloudless.v1.SystemService.GetStatus:output_type -> cloudless.v1.GetStatusResponse
+	5, // [5:7] is the sub-list for method output_type
+	3, // [3:5] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_cloudless_v1_system_proto_init() }
