@@ -17,9 +17,10 @@ type Token struct {
 
 // Revocation kills an identity: its certificates, connections and streams.
 type Revocation struct {
-	ID     string    `json:"id"` // PeerID
-	Reason string    `json:"reason"`
-	At     time.Time `json:"at"`
+	ID        string    `json:"id"` // PeerID
+	Reason    string    `json:"reason"`
+	At        time.Time `json:"at"`
+	Signature []byte    `json:"signature,omitempty"` // of the cluster's authority: any member may pass it on
 }
 
 // Cluster is the record that the first node writes, once.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"cmp"
 	"reflect"
 	"slices"
@@ -84,8 +85,12 @@ var (
 	serviceRows = byKey(func(s *Service) string { return s.Name }, func(a, b *Service) bool { return a.Version == b.Version })
 	// Whether a node is told the blobs of an image depends on what it runs.
 	imageRows      = byKey(func(i *Image) string { return i.Ref }, func(a, b *Image) bool { return reflect.DeepEqual(a, b) })
-	revocationRows = byKey(func(r *Revocation) string { return r.ID }, func(a, b *Revocation) bool { return *a == *b })
+	revocationRows = byKey(func(r *Revocation) string { return r.ID }, sameRevocation)
 )
+
+func sameRevocation(a, b *Revocation) bool {
+	return a.At.Equal(b.At) && a.Reason == b.Reason && bytes.Equal(a.Signature, b.Signature)
+}
 
 func byKey[T any](key func(*T) string, same func(a, b *T) bool) rows[T, string] {
 	return rows[T, string]{key: key, compare: func(a, b *T) int { return cmp.Compare(key(a), key(b)) }, same: same}

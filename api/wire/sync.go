@@ -24,12 +24,12 @@ func ClusterFromPB(p *pb.Cluster) api.Cluster {
 
 // RevocationToPB converts the end of an identity.
 func RevocationToPB(r api.Revocation) *pb.Revocation {
-	return &pb.Revocation{Id: r.ID, Reason: r.Reason, At: timeToPB(r.At)}
+	return &pb.Revocation{Id: r.ID, Reason: r.Reason, At: timeToPB(r.At), Signature: r.Signature}
 }
 
 // RevocationFromPB converts the end of an identity.
 func RevocationFromPB(p *pb.Revocation) api.Revocation {
-	return api.Revocation{ID: p.GetId(), Reason: p.GetReason(), At: timeFromPB(p.GetAt())}
+	return api.Revocation{ID: p.GetId(), Reason: p.GetReason(), At: timeFromPB(p.GetAt()), Signature: p.GetSignature()}
 }
 
 // ClusterViewToPB converts what an anchor tells a node.

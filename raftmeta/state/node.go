@@ -169,9 +169,10 @@ func (c UpdateNode) apply(t *tx) (any, error) {
 // RemoveNode revokes a node's identity and forgets the node; its replicas are
 // lost, its name and subnet are free again.
 type RemoveNode struct {
-	ID     api.NodeID `json:"id"`
-	Reason string     `json:"reason"`
-	Now    time.Time  `json:"now"`
+	ID        api.NodeID `json:"id"`
+	Reason    string     `json:"reason"`
+	Now       time.Time  `json:"now"`
+	Signature []byte     `json:"signature,omitempty"` // of the cluster's authority, over the revocation
 }
 
 func (c RemoveNode) apply(t *tx) (any, error) {
@@ -183,7 +184,7 @@ func (c RemoveNode) apply(t *tx) (any, error) {
 		return nil, api.Errorf(api.KindConflict, "node %s is an anchor", n.Inventory.Name).
 			WithHint("first: cloudless anchor remove %s", n.Inventory.Name)
 	}
-	t.revoke(api.Revocation{ID: string(c.ID), Reason: clip(c.Reason), At: c.Now})
+	t.revoke(api.Revocation{ID: string(c.ID), Reason: clip(c.Reason), At: c.Now, Signature: c.Signature})
 	t.nodeEvent(api.CodeNodeRemoved, c.Now, "Removed", n, "node %s was removed: %s", n.Inventory.Name, c.Reason)
 	nodes.delete(t, n)
 	t.loseReplicas(n, "node removed", c.Now)
