@@ -46,10 +46,11 @@ func NewReplicaID(workload string, slot, generation int) ReplicaID {
 // Desired is what the anchor wants of a replica.
 type Desired string
 
-// The two things an anchor can want.
+// The things an anchor can want.
 const (
-	DesiredRun  Desired = "run"
-	DesiredStop Desired = "stop"
+	DesiredRun     Desired = "run"
+	DesiredStandby Desired = "standby" // made ready beside a replica on a silent node, not started
+	DesiredStop    Desired = "stop"
 )
 
 // Replica is one generation of one slot of a workload. The anchor decides

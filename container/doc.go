@@ -5,7 +5,7 @@
 //
 //   - Every verb is idempotent: repeating it after a lost answer, or after a
 //     restart of the daemon, is safe and ends in the same state. Create on an
-//     existing container with an equal Spec, Start on a running one, Stop on a
+//     existing container with an equal Spec, Stage on a staged one, Start on a running one, Stop on a
 //     stopped one and Remove on a missing one all succeed.
 //   - Containers outlive the daemon and the runtime's own process. What runs is
 //     found again by List, and how it ended by Status and Exits.

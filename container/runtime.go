@@ -89,6 +89,10 @@ type Images interface {
 type Containers interface {
 	// Create prepares a container from an unpacked image.
 	Create(ctx context.Context, spec Spec) error
+	// Stage does all of a Start that can be done before the process runs, so
+	// that Start then takes a moment. A container that is staged, or runs, is
+	// left as it is; Stop does not concern one that is staged, Remove does.
+	Stage(ctx context.Context, id string) error
 	// Start runs the container's process unless it runs, also again after it
 	// ended; the outcome of the run before is then forgotten.
 	Start(ctx context.Context, id string) (Status, error)

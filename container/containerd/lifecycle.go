@@ -34,9 +34,9 @@ func (r *Runtime) Start(ctx context.Context, id string) (container.Status, error
 	if err != nil {
 		return s, r.explain(err, "start", "container "+id)
 	}
-	// What the run before left, or a start that was cut short.
-	if err = r.deleteTask(ctx, c); err == nil {
-		err = r.run(ctx, c)
+	t, err := r.stage(ctx, c)
+	if err == nil {
+		err = r.run(ctx, c, t)
 	}
 	if err != nil {
 		return s, r.explain(explainStart(err, id), "start", "container "+id)
@@ -44,18 +44,49 @@ func (r *Runtime) Start(ctx context.Context, id string) (container.Status, error
 	return r.Status(ctx, id)
 }
 
-// run starts a fresh task. The start is noted before it happens, so that a run
-// that ends before anybody looks is not taken for one that never began.
-func (r *Runtime) run(ctx context.Context, c client.Container) (err error) {
-	t, err := c.NewTask(ctx, cio.LogURI(&url.URL{
+// Stage implements container.Containers: the shim, the namespaces and the
+// process are there, and the process waits for its program. That is nearly all
+// of the time that a start takes.
+func (r *Runtime) Stage(ctx context.Context, id string) error {
+	unlock, err := r.busy.lock(ctx, id)
+	if err != nil {
+		return r.explain(err, "stage", "container "+id)
+	}
+	defer unlock()
+	s, err := r.Status(ctx, id)
+	if err != nil || s.State == container.StateRunning {
+		return err
+	}
+	c, err := r.client.LoadContainer(ctx, id)
+	if err == nil {
+		_, err = r.stage(ctx, c)
+	}
+	return r.explain(explainStart(err, id), "stage", "container "+id)
+}
+
+// stage returns a task that has not been started: the one that is there, or a
+// fresh one in place of what the run before left.
+func (r *Runtime) stage(ctx context.Context, c client.Container) (client.Task, error) {
+	if t, err := c.Task(ctx, nil); err == nil {
+		if s, err := t.Status(ctx); err == nil && s.Status == client.Created {
+			return t, nil
+		}
+	}
+	if err := r.deleteTask(ctx, c); err != nil {
+		return nil, err
+	}
+	return c.NewTask(ctx, cio.LogURI(&url.URL{
 		Scheme: "binary", Path: r.cfg.LogBinary,
 		RawQuery: url.Values{logfile.Command: {r.logFile(c.ID())}}.Encode(),
 	}))
-	if err != nil {
-		return err
-	}
+}
+
+// run starts a task. The start is noted before it happens, so that a run that
+// ends before anybody looks is not taken for one that never began.
+func (r *Runtime) run(ctx context.Context, c client.Container, t client.Task) error {
 	now := time.Now().UTC().Format(time.RFC3339Nano)
-	if _, err = c.SetLabels(ctx, map[string]string{labelStarted: now}); err == nil {
+	_, err := c.SetLabels(ctx, map[string]string{labelStarted: now})
+	if err == nil {
 		err = t.Start(ctx)
 	}
 	if err != nil {
@@ -68,6 +99,9 @@ func (r *Runtime) run(ctx context.Context, c client.Container) (err error) {
 
 // explainStart tells faults of the image from faults of the runtime.
 func explainStart(err error, id string) error {
+	if err == nil {
+		return nil
+	}
 	text := err.Error()
 	for _, fault := range []string{"executable file not found", "no such file or directory", "exec format error", "permission denied"} {
 		if strings.Contains(text, "exec") && strings.Contains(text, fault) {
@@ -97,6 +131,9 @@ func (r *Runtime) Stop(ctx context.Context, id string, grace time.Duration) erro
 	}
 	if err != nil {
 		return r.explain(err, "stop", "container "+id)
+	}
+	if s, err := t.Status(ctx); err == nil && s.Status == client.Created {
+		return nil // it is staged: nothing runs yet
 	}
 	return r.explain(stop(ctx, t, stopSignal(record.Labels[labelStopSignal]), grace), "stop", "container "+id)
 }

@@ -94,6 +94,50 @@ func (s *suite) life(t *testing.T) {
 	wantKind(t, "status of the removed", err, api.KindNotFound)
 }
 
+// staging makes everything ready but the process; a start goes on from there,
+// and what is not wanted after all leaves nothing behind.
+func (s *suite) staging(t *testing.T) {
+	ctx := t.Context()
+	wantKind(t, "stage nobody", s.rt.Stage(ctx, "suite.nobody"), api.KindNotFound)
+	spec := s.create(t, Obedient)
+	for range 2 {
+		if err := s.rt.Stage(ctx, spec.ID); err != nil {
+			t.Fatalf("stage: %v", err)
+		}
+	}
+	staged, err := s.rt.Status(ctx, spec.ID)
+	if err != nil || staged.State != container.StateCreated || !staged.StartedAt.IsZero() || staged.Exit != nil {
+		t.Errorf("staged: %+v, %v", staged, err)
+	}
+	if err := s.rt.Stop(ctx, spec.ID, deadline); err != nil {
+		t.Errorf("stop what is staged: %v", err)
+	}
+	started := s.start(t, spec.ID)
+	if started.State != container.StateRunning || started.PID == 0 || started.StartedAt.IsZero() {
+		t.Errorf("started: %+v", started)
+	}
+	s.awaitLine(t, spec.ID, "ready")
+	if err := s.rt.Stage(ctx, spec.ID); err != nil {
+		t.Errorf("stage what runs: %v", err)
+	}
+	if again, err := s.rt.Status(ctx, spec.ID); err != nil || again.PID != started.PID {
+		t.Errorf("staging touched a run: %+v, %v", again, err)
+	}
+
+	if err := s.rt.Remove(ctx, spec.ID); err != nil {
+		t.Fatalf("remove: %v", err)
+	}
+	unwanted := s.create(t, Obedient)
+	if err := s.rt.Stage(ctx, unwanted.ID); err != nil {
+		t.Fatalf("stage: %v", err)
+	}
+	if err := s.rt.Remove(ctx, unwanted.ID); err != nil {
+		t.Errorf("remove what is staged: %v", err)
+	}
+	_, err = s.rt.Status(ctx, unwanted.ID)
+	wantKind(t, "status of the removed", err, api.KindNotFound)
+}
+
 func (s *suite) idempotence(t *testing.T) {
 	ctx := t.Context()
 	spec := s.create(t, Stubborn)

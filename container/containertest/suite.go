@@ -52,6 +52,7 @@ func Run(t *testing.T, rt container.Runtime) {
 	t.Run("Refusals", s.refusals)
 	t.Run("Life", s.life)
 	t.Run("Idempotence", s.idempotence)
+	t.Run("Staging", s.staging)
 	t.Run("ExitAndLogs", s.exitAndLogs)
 	t.Run("StopWaitsForGrace", s.stopWaitsForGrace)
 	t.Run("ExitsBeginWithTheStopped", s.exitsBeginWithTheStopped)

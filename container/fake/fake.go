@@ -198,6 +198,17 @@ func (r *Runtime) Create(ctx context.Context, s container.Spec) error {
 	return nil
 }
 
+// Stage implements container.Containers.
+func (r *Runtime) Stage(ctx context.Context, id string) error {
+	if err := r.begin(ctx, "stage", id); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, err := r.find(id)
+	return err
+}
+
 // Start implements container.Containers.
 func (r *Runtime) Start(ctx context.Context, id string) (container.Status, error) {
 	if err := r.begin(ctx, "start", id); err != nil {
