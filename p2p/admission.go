@@ -188,6 +188,7 @@ func (m *Mesh) admit(c network.Conn, member api.Member, cert, shown []byte) {
 	if first {
 		r.since = now
 		m.adm.emit(PeerEvent{ID: member.ID, Kind: PeerAdmitted, Member: member, At: now})
+		m.cfg.Admitted(member)
 	}
 	r.notify()
 	delete(m.adm.failed, p)

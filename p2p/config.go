@@ -56,6 +56,10 @@ type Config struct {
 	NoLAN     bool // do not look for peers on the LAN by mDNS
 	NoPortMap bool // do not ask the router for a port mapping
 
+	Farewell Farewell // of removed members; default: none
+	// Admitted is told of every peer that is admitted. It must not block.
+	Admitted func(api.Member)
+
 	AdmitWithin  time.Duration // a peer not admitted after this is disconnected; default 5 s
 	RefreshEvery time.Duration // how often certificates and revocations are looked at; default 5 s
 	ProbeEvery   time.Duration // how often each peer's round trip is measured, ±20 %; default 15 s
@@ -94,6 +98,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Exclude == nil {
 		c.Exclude = DefaultExclude()
+	}
+	if c.Admitted == nil {
+		c.Admitted = func(api.Member) {}
 	}
 	c.AdmitWithin = positive(c.AdmitWithin, defaultAdmitWithin)
 	c.RefreshEvery = positive(c.RefreshEvery, defaultRefreshEvery)

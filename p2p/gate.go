@@ -23,16 +23,13 @@ const (
 	codeBusy        network.StreamErrorCode = 0xC1D03
 )
 
-// gater refuses connections with revoked peers and with keys of another kind.
-// Strangers must pass: AutoNAT dials back from a fresh identity. They are dealt
-// with by the gated handlers and by greet.
+// gater refuses connections with keys of another kind, and never dials revoked
+// peers. Strangers must pass: AutoNAT dials back from a fresh identity. They are
+// dealt with by the gated handlers and by greet, and so is a revoked peer that
+// comes by itself: it is told that it was removed, and disconnected.
 type gater struct{ m *Mesh }
 
-func (g *gater) revoked(p peer.ID) bool {
-	return g.m.cfg.Admission.Revoked(api.NodeID(p.String()))
-}
-
-func (g *gater) InterceptPeerDial(p peer.ID) bool { return isEd25519(p) && !g.revoked(p) }
+func (g *gater) InterceptPeerDial(p peer.ID) bool { return isEd25519(p) && !g.m.revoked(p) }
 
 func (g *gater) InterceptAddrDial(p peer.ID, a multiaddr.Multiaddr) bool {
 	return !excluded(a, g.m.cfg.Exclude) && g.m.worthDialling(p, a)
@@ -40,8 +37,8 @@ func (g *gater) InterceptAddrDial(p peer.ID, a multiaddr.Multiaddr) bool {
 
 func (g *gater) InterceptAccept(network.ConnMultiaddrs) bool { return true }
 
-func (g *gater) InterceptSecured(_ network.Direction, p peer.ID, _ network.ConnMultiaddrs) bool {
-	return isEd25519(p) && !g.revoked(p)
+func (g *gater) InterceptSecured(dir network.Direction, p peer.ID, _ network.ConnMultiaddrs) bool {
+	return isEd25519(p) && (dir == network.DirInbound || !g.m.revoked(p))
 }
 
 func (g *gater) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }

@@ -35,6 +35,7 @@ type helloMessage struct {
 	Version     int    `json:"version"`
 	Certificate []byte `json:"certificate,omitempty"`
 	Refused     string `json:"refused,omitempty"`
+	Notice      []byte `json:"notice,omitempty"` // with Refused: proof that the opener was removed
 	Goodbye     bool   `json:"goodbye,omitempty"`
 }
 
@@ -55,7 +56,9 @@ func (m *Mesh) greet(c network.Conn) {
 	} else {
 		// Closed at once, the connection would take the refusal with it. The
 		// other side closes when it has read it.
-		<-ctx.Done()
+		if !m.revoked(p) {
+			<-ctx.Done()
+		}
 		m.pause(refusalLinger)
 	}
 	m.waitEnrolment(c)
@@ -88,6 +91,7 @@ func (m *Mesh) hello(ctx context.Context, c network.Conn) (err error) {
 		return err
 	}
 	if reply.Refused != "" {
+		m.hearFarewell(c.RemotePeer(), reply)
 		return refusedBy(c.RemotePeer(), reply.Refused)
 	}
 	member, err := m.verify(c.RemotePeer(), reply.Certificate)
@@ -129,7 +133,7 @@ func (m *Mesh) answerHello(s network.Stream) error {
 	}
 	member, err := m.verify(p, first.Certificate)
 	if err != nil {
-		_ = writeFrame(s, maxHelloFrame, helloMessage{Version: helloVersion, Refused: clip(err.Error(), maxReason)})
+		_ = writeFrame(s, maxHelloFrame, m.refusal(p, err))
 		return err
 	}
 	mine := m.cfg.Admission.Certificate()
