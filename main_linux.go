@@ -40,6 +40,7 @@ func daemon() []cli.Option {
 			Announce:      c.Announce,
 			Public:        c.Public,
 			Anchor:        c.Anchor,
+			RelayLimit:    c.RelayLimit,
 			Socket:        c.Socket,
 			APIListen:     c.APIListen,
 			MetricsListen: c.MetricsListen,

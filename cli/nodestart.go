@@ -24,14 +24,15 @@ type NodeConfig struct {
 	Zone          string
 	Labels        map[string]string
 	Taints        []api.Taint
-	Listen        []string // multiaddrs
-	Announce      []string // multiaddrs
-	Public        string   // auto, yes or no
-	Anchor        string   // auto, never or always
-	Socket        string   // never empty
-	APIListen     string   // host:port
-	MetricsListen string   // host:port
-	Containerd    string   // address
+	Listen        []string      // multiaddrs
+	Announce      []string      // multiaddrs
+	Public        string        // auto, yes or no
+	Anchor        string        // auto, never or always
+	RelayLimit    api.Bandwidth // relayed for others, 0: no limit
+	Socket        string        // never empty
+	APIListen     string        // host:port
+	MetricsListen string        // host:port
+	Containerd    string        // address
 	NoWorkloads   bool
 }
 
@@ -41,6 +42,7 @@ type nodeStartOptions struct {
 	join   string
 	labels []string
 	taints []string
+	relay  string
 }
 
 func (a *app) nodeStartCommand() *cobra.Command {
@@ -75,6 +77,7 @@ func (a *app) nodeStartCommand() *cobra.Command {
 	f.StringArrayVar(&c.Announce, "announce", nil, "tell peers of `MULTIADDR` as well; repeatable")
 	f.StringVar(&c.Public, "public", "auto", "reachable from the internet: `auto|yes|no`")
 	f.StringVar(&c.Anchor, "anchor", "auto", "may become an anchor: `auto|never|always`")
+	f.StringVar(&opts.relay, "relay-limit", "", "relay at most `BANDWIDTH` for others, e.g. 50Mbps (default as much as it can)")
 	f.StringVar(&c.APIListen, "api-listen", "", "serve the API with mutual TLS at `HOST:PORT` as well")
 	f.StringVar(&c.MetricsListen, "metrics-listen", "", "serve metrics at `HOST:PORT`")
 	f.StringVar(&c.Containerd, "containerd", "", "`ADDRESS` of the containerd to use")
@@ -89,7 +92,7 @@ func (o *nodeStartOptions) parse(a *app) (NodeConfig, error) {
 		return NodeConfig{}, startUsage("--init", "cannot be given together with --join").
 			WithHint("--init founds a new cluster, --join enters one that is there")
 	}
-	for _, check := range []func(*NodeConfig) error{checkStartModes, checkStartListens, o.parseLabels, o.parseTaints} {
+	for _, check := range []func(*NodeConfig) error{checkStartModes, checkStartListens, o.parseLabels, o.parseTaints, o.parseRelayLimit} {
 		if err := check(&cfg); err != nil {
 			return NodeConfig{}, err
 		}
@@ -150,6 +153,25 @@ func (o *nodeStartOptions) parseTaints(c *NodeConfig) error {
 		}
 		c.Taints = append(c.Taints, api.Taint{Key: key, Value: value, Effect: effect})
 	}
+	return nil
+}
+
+// leastRelay is below what a relayed node needs to stay a member.
+const leastRelay = 64_000 // bits per second
+
+func (o *nodeStartOptions) parseRelayLimit(c *NodeConfig) error {
+	if o.relay == "" {
+		return nil
+	}
+	limit, err := api.ParseBandwidth(o.relay)
+	if err != nil {
+		return startUsage("--relay-limit", "%v", err)
+	}
+	if limit < leastRelay {
+		return startUsage("--relay-limit", "%s is too little to carry even heartbeats", o.relay).
+			WithHint("give at least 64kbps, or --public no so that nobody is relayed")
+	}
+	c.RelayLimit = limit
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cloudless-project/cloudless/api"
 	"github.com/cloudless-project/cloudless/internal/buildinfo"
+	"github.com/cloudless-project/cloudless/raftmeta"
 	"github.com/cloudless-project/cloudless/raftmeta/anchors"
 )
 
@@ -29,18 +30,23 @@ type Config struct {
 	Zone          string
 	Labels        map[string]string
 	Taints        []api.Taint
-	Listen        []string // multiaddrs, default those of the mesh
-	Announce      []string // multiaddrs told to others beside those found out
-	Public        string   // auto, yes or no
-	Anchor        string   // auto, always or never
-	Socket        string   // default DefaultSocket
-	APIListen     string   // host:port of the optional mTLS API, "" for none
-	MetricsListen string   // host:port, loopback unless mTLS is wanted
-	Containerd    string   // address of a containerd socket, "" to look and else supervise one
-	NoWorkloads   bool     // a pure anchor or relay
-	CgroupParent  string   // below which containers get their cgroups, default /cloudless
+	Listen        []string      // multiaddrs, default those of the mesh
+	Announce      []string      // multiaddrs told to others beside those found out
+	Public        string        // auto, yes or no
+	Anchor        string        // auto, always or never
+	RelayLimit    api.Bandwidth // relayed for others, 0: no limit
+	Socket        string        // default DefaultSocket
+	APIListen     string        // host:port of the optional mTLS API, "" for none
+	MetricsListen string        // host:port, loopback unless mTLS is wanted
+	Containerd    string        // address of a containerd socket, "" to look and else supervise one
+	NoWorkloads   bool          // a pure anchor or relay
+	CgroupParent  string        // below which containers get their cgroups, default /cloudless
 	Version       buildinfo.Info
 	Anchors       anchors.Config // how the leader chooses anchors
+	RaftTiming    string         // auto, lan or wan: how patient the anchors are with each other
+
+	// Raft is the patience itself, instead of one that RaftTiming names.
+	Raft raftmeta.Timing
 
 	// isolated leaves the host and its network alone, for tests: no virtual IPs,
 	// no discovery on the LAN, no port mapping.
@@ -76,6 +82,7 @@ func (c *Config) complete() error {
 	}
 	c.Public = cmp.Or(c.Public, "auto")
 	c.Anchor = cmp.Or(c.Anchor, "auto")
+	c.RaftTiming = cmp.Or(c.RaftTiming, "auto")
 	c.Cluster = cmp.Or(c.Cluster, "home")
 	c.CgroupParent = cmp.Or(c.CgroupParent, "/cloudless")
 	return c.check()
@@ -89,6 +96,9 @@ func (c *Config) check() error {
 	}
 	if !slices.Contains([]string{"auto", "always", "never"}, c.Anchor) {
 		return api.Invalid("--anchor", "%q is not auto, always or never", c.Anchor)
+	}
+	if !slices.Contains([]string{"auto", "lan", "wan"}, c.RaftTiming) {
+		return api.Invalid("--raft-timing", "%q is not auto, lan or wan", c.RaftTiming)
 	}
 	if err := api.ValidateLabels("--label", c.Labels); err != nil {
 		return err

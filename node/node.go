@@ -130,17 +130,18 @@ func (d *daemon) buildMesh() error {
 		d.logRemoved()
 	}
 	d.mesh, err = p2p.New(p2p.Config{
-		Key:       d.key,
-		Listen:    d.cfg.Listen,
-		Announce:  d.cfg.Announce,
-		Public:    d.cfg.Public,
-		Cluster:   d.member.Cluster,
-		Admission: d.admission,
-		Contacts:  d.contacts(d.views.current()),
-		NoLAN:     d.cfg.isolated,
-		NoPortMap: d.cfg.isolated,
-		Log:       d.log.Named("mesh"),
-		Metrics:   d.registry,
+		Key:        d.key,
+		Listen:     d.cfg.Listen,
+		Announce:   d.cfg.Announce,
+		Public:     d.cfg.Public,
+		RelayLimit: uint64(d.cfg.RelayLimit),
+		Cluster:    d.member.Cluster,
+		Admission:  d.admission,
+		Contacts:   d.contacts(d.views.current()),
+		NoLAN:      d.cfg.isolated,
+		NoPortMap:  d.cfg.isolated,
+		Log:        d.log.Named("mesh"),
+		Metrics:    d.registry,
 	})
 	if err != nil {
 		return err

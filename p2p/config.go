@@ -50,6 +50,10 @@ type Config struct {
 	Exclude  []netip.Prefix // addresses never told and never dialled; nil means DefaultExclude
 	Public   string         // PublicAuto (default), PublicYes or PublicNo
 
+	// RelayLimit is how many bits per second this device relays for others in
+	// all; the peers that send get even shares. 0: as many as it can.
+	RelayLimit uint64
+
 	// Client makes a light mesh for the command line: it dials and accepts
 	// nothing, it neither listens nor relays nor joins topics.
 	Client    bool

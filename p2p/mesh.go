@@ -48,6 +48,8 @@ type Mesh struct {
 	puncher   *holepunch.Service
 	relayMu   sync.Mutex
 	relay     *relay.Relay
+	carried   *relayMeter // by this device for others
+	viaRelays *relayMeter // by others for this device
 
 	protoMu sync.Mutex
 	claimed map[protocol.ID]bool
@@ -71,6 +73,7 @@ func New(cfg Config) (*Mesh, error) {
 	m := &Mesh{
 		cfg: cfg, log: cfg.Log, metrics: newMetrics(), counter: metrics.NewBandwidthCounter(),
 		adm: newAdmissions(), claimed: make(map[protocol.ID]bool), pulses: newPulses(), outside: newOutside(),
+		carried: newRelayMeter(), viaRelays: newRelayMeter(),
 	}
 	told, err := newAddrsFilter(cfg)
 	if err != nil {

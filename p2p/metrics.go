@@ -59,7 +59,7 @@ func (m *Mesh) registerMetrics(reg prometheus.Registerer) error {
 	t := m.metrics
 	m.collectors = []prometheus.Collector{
 		t.hellos, t.refused, t.enrolments, t.punches, t.relayed, t.messages,
-		t.deadPaths, t.reservations, t.circuits, t.relayedBytes, t.rtt, peersByPath{m},
+		t.deadPaths, t.reservations, t.circuits, t.relayedBytes, t.rtt, peersByPath{m}, relayUsage{m},
 	}
 	for i, c := range m.collectors {
 		if err := reg.Register(c); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/pb"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/multiformats/go-multiaddr"
+	"go.uber.org/zap"
 )
 
 const (
@@ -49,7 +50,22 @@ func (m *Mesh) startRelay() error {
 	if m.relay != nil || m.ctx.Err() != nil {
 		return nil
 	}
-	r, err := relay.New(m.gated,
+	limit := newShares(m.ctx, m.cfg.RelayLimit/8)
+	r, err := m.newRelay(circuitHost{m.gated, m.carried, limit})
+	if err != nil {
+		return err
+	}
+	m.relay = r
+	if limit != nil {
+		m.spawn(func() { limit.run(m.ctx) })
+	}
+	m.log.Info("relaying for other members", zap.Uint64("limit_bps", m.cfg.RelayLimit))
+	return nil
+}
+
+// newRelay starts libp2p's relay on a host.
+func (m *Mesh) newRelay(h host.Host) (*relay.Relay, error) {
+	r, err := relay.New(h,
 		relay.WithResources(relay.Resources{
 			Limit:                 nil, // members relay for members: no limit of time or data
 			ReservationTTL:        relayTTL,
@@ -65,11 +81,9 @@ func (m *Mesh) startRelay() error {
 		relay.WithMetricsTracer(relayTracer{m.metrics}),
 	)
 	if err != nil {
-		return fmt.Errorf("start relay: %w", err)
+		return nil, fmt.Errorf("start relay: %w", err)
 	}
-	m.relay = r
-	m.log.Info("relaying for other members")
-	return nil
+	return r, nil
 }
 
 func (m *Mesh) stopRelay() {
@@ -86,10 +100,11 @@ func (m *Mesh) useRelays(gater *gater) error {
 	if err != nil {
 		return err
 	}
+	h := circuitHost{m.gated, m.viaRelays, nil}
 	if m.cfg.Client {
-		return dialOnly(m.gated, up)
+		return dialOnly(h, up)
 	}
-	if err := client.AddTransport(m.gated, up); err != nil {
+	if err := client.AddTransport(h, up); err != nil {
 		return fmt.Errorf("add relay transport: %w", err)
 	}
 	if m.cfg.Public == PublicYes {

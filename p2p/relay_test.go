@@ -18,17 +18,27 @@ func noiseOnly() libp2p.Option { return libp2p.Security(noise.ID, noise.New) }
 func homes(t *testing.T, a *authority) (anchor, n1, n2 *node) {
 	t.Helper()
 	anchor = a.start(t, public, api.RoleNode, api.RoleAnchor)
-	private := func(c *Config) { c.Public = PublicNo; c.Contacts = []Contact{anchor.contact()} }
-	n1, n2 = a.start(t, private), a.start(t, private)
-	// Loopback has no NAT: what stands for it is that nobody learns an address.
-	for _, n := range []*node{n1, n2} {
+	n := a.behind(t, anchor, 2)
+	return anchor, n[0], n[1]
+}
+
+// behind starts members that reach each other through a relay alone.
+func (a *authority) behind(t *testing.T, relay *node, count int) []*node {
+	t.Helper()
+	contact := relay.contact()
+	contact.Relay, contact.Anchor = true, true
+	all := []Contact{contact}
+	var nodes []*node
+	for range count {
+		n := a.start(t, func(c *Config) { c.Public = PublicNo; c.Contacts = []Contact{contact} })
+		// Loopback has no NAT: what stands for it is that nobody learns an address.
 		n.cut()
+		nodes, all = append(nodes, n), append(all, Contact{ID: n.ID()})
 	}
-	all := []Contact{anchor.contact(), {ID: n1.ID()}, {ID: n2.ID()}}
-	for _, n := range []*node{anchor, n1, n2} {
+	for _, n := range append(nodes, relay) {
 		n.SetMembers(all)
 	}
-	return anchor, n1, n2
+	return nodes
 }
 
 // cut makes a member unreachable but through relays.
