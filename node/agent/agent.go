@@ -187,14 +187,10 @@ func (a *Agent) reconcile(ctx context.Context, group *sync.WaitGroup) {
 			}
 			w = newWorker(a, r)
 			a.workers[id] = w
-			if r.Desired == api.DesiredStop {
-				w.stop() // before it begins, or it might start what is to end
-			}
+			w.want(r.Desired) // before it begins, or it might start what is to end
 			group.Go(func() { w.run(ctx) })
 		}
-		if r.Desired == api.DesiredStop {
-			w.stop()
-		}
+		w.want(r.Desired)
 	}
 	for id, w := range a.workers {
 		if _, ok := a.assigned[id]; !ok {

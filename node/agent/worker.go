@@ -14,13 +14,14 @@ import (
 )
 
 // worker carries one replica from assignment to its end. All its methods but
-// stop and exited run on its own goroutine.
+// start, stop and exited run on its own goroutine.
 type worker struct {
 	agent    *Agent
 	replica  api.Replica
 	log      *zap.Logger
 	report   api.ReplicaReport
 	stopping chan struct{} // closed when the replica is not wanted any more
+	running  chan struct{} // closed when it is to run, not only to stand by
 	exits    chan container.Exit
 	addr     Attachment
 	adopted  bool // what an earlier daemon left has been looked at
@@ -33,7 +34,18 @@ func newWorker(a *Agent, r api.Replica) *worker {
 		log:      a.cfg.Log.With(zap.String("replica", string(r.ID)), zap.String("workload", r.Workload)),
 		report:   api.ReplicaReport{ID: r.ID, State: api.ReplicaAssigned, Restarts: r.Restarts},
 		stopping: make(chan struct{}),
+		running:  make(chan struct{}),
 		exits:    make(chan container.Exit, 1),
+	}
+}
+
+// want tells the worker what is wanted of its replica; the agent's lock is held.
+func (w *worker) want(d api.Desired) {
+	switch d {
+	case api.DesiredStop:
+		w.stop()
+	case api.DesiredRun:
+		w.start()
 	}
 }
 
@@ -43,6 +55,15 @@ func (w *worker) stop() {
 	case <-w.stopping:
 	default:
 		close(w.stopping)
+	}
+}
+
+// start lets the replica run that stood by until now; the agent's lock is held.
+func (w *worker) start() {
+	select {
+	case <-w.running:
+	default:
+		close(w.running)
 	}
 }
 
@@ -224,15 +245,42 @@ func (w *worker) bringUp(ctx context.Context) (container.Status, error) {
 	if err := w.attach(ctx); err != nil {
 		return status, err
 	}
-	w.advance(api.ReplicaStarting)
-	if err := rt.Create(ctx, containerSpec(&w.replica, w.addr, w.report.Restarts)); err != nil {
-		return status, fmt.Errorf("create container: %w", err)
+	if err := w.create(ctx); err != nil {
+		return status, err
 	}
 	status, err = rt.Start(ctx, id)
 	if err != nil {
 		return status, fmt.Errorf("start container: %w", err)
 	}
 	return status, nil
+}
+
+// create makes the container. One that is to stand by is made all but running,
+// and waits here.
+func (w *worker) create(ctx context.Context) error {
+	select {
+	case <-w.running:
+		w.advance(api.ReplicaStarting)
+	default:
+	}
+	rt, id := w.agent.cfg.Runtime, string(w.replica.ID)
+	if err := rt.Create(ctx, containerSpec(&w.replica, w.addr, w.report.Restarts)); err != nil {
+		return fmt.Errorf("create container: %w", err)
+	}
+	select {
+	case <-w.running:
+		return nil
+	default:
+	}
+	if err := rt.Stage(ctx, id); err != nil {
+		return fmt.Errorf("stage container: %w", err)
+	}
+	select {
+	case <-w.running:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (w *worker) attach(ctx context.Context) error {

@@ -74,6 +74,10 @@ func (t *tx) loseReplicas(n *api.Node, reason string, now time.Time) {
 		if old.State.Terminal() {
 			continue
 		}
+		if old.Desired == api.DesiredStandby {
+			t.drop(old, now)
+			continue
+		}
 		r := *old
 		r.Reason = reason
 		t.moveReplica(&r, api.ReplicaLost, now)

@@ -17,6 +17,8 @@ type CommitPlan struct {
 	// stale. 0 checks the facts themselves only.
 	Index    uint64            `json:"index"`
 	Place    []Placement       `json:"place,omitempty"`
+	Promote  []api.ReplicaID   `json:"promote,omitempty"` // standbys that are to run now
+	Drop     []api.ReplicaID   `json:"drop,omitempty"`    // standbys that are not needed
 	Stop     []StopReplica     `json:"stop,omitempty"`
 	Forget   []api.ReplicaID   `json:"forget,omitempty"`   // ended replicas
 	Unplaced map[string]string `json:"unplaced,omitempty"` // workload → reason; replaces all earlier ones
@@ -31,6 +33,7 @@ type Placement struct {
 	Revision   int        `json:"revision"`   // the workload's current one
 	Node       api.NodeID `json:"node"`
 	Decision   string     `json:"decision,omitempty"`
+	Standby    bool       `json:"standby,omitempty"` // made ready, not started
 }
 
 // Placements returns the decisions in replicas that a planner has made up; the
@@ -38,7 +41,7 @@ type Placement struct {
 func Placements(planned []api.Replica) []Placement {
 	out := make([]Placement, len(planned))
 	for i, r := range planned {
-		out[i] = Placement{r.Workload, r.Slot, r.Generation, r.Revision, r.Node, r.Decision}
+		out[i] = Placement{r.Workload, r.Slot, r.Generation, r.Revision, r.Node, r.Decision, r.Desired == api.DesiredStandby}
 	}
 	return out
 }
@@ -62,6 +65,9 @@ func (c CommitPlan) apply(t *tx) (any, error) {
 		}
 	}
 	if err := c.checkDisruption(t); err != nil {
+		return nil, err
+	}
+	if err := c.standbys(t); err != nil {
 		return nil, err
 	}
 	for _, s := range c.Stop {
@@ -126,25 +132,40 @@ func (c CommitPlan) place(t *tx, p Placement) (*api.Replica, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := nodes.get(t.txn, string(p.Node))
-	if n == nil || n.State != api.NodeReady || n.Cordoned {
-		return nil, stale("node %s does not take work", t.nodeName(p.Node))
-	}
-	if err := c.fresh("node", n.Inventory.Name, n.Version); err != nil {
+	n, err := c.checkNode(t, p.Node)
+	if err != nil {
 		return nil, err
 	}
-	if err := t.checkSlot(p); err != nil {
+	check, desired := t.checkSlot, api.DesiredRun
+	if p.Standby {
+		check, desired = t.checkStandby, api.DesiredStandby
+	}
+	if err := check(p); err != nil {
 		return nil, err
 	}
 	generation := max(p.Generation, t.nextGeneration(p.Workload, p.Slot))
 	r := &api.Replica{
 		ID: api.NewReplicaID(p.Workload, p.Slot, generation), Workload: p.Workload, Slot: p.Slot,
-		Generation: generation, Revision: w.Revision, Spec: w.Spec, Node: p.Node, Desired: api.DesiredRun,
+		Generation: generation, Revision: w.Revision, Spec: w.Spec, Node: p.Node, Desired: desired,
 		State: api.ReplicaAssigned, Decision: clip(p.Decision), CreatedAt: c.Now, ChangedAt: c.Now, Version: t.index,
 	}
 	replicas.put(t, r)
-	t.replicaEvent(api.CodeReplicaPlaced, c.Now, "Placed", r, "replica %s was placed on node %s: %s", r.ID, n.Inventory.Name, r.Decision)
+	if !p.Standby { // which is told of when it is needed
+		t.placed(r, n, c.Now)
+	}
 	return r, nil
+}
+
+func (t *tx) placed(r *api.Replica, n *api.Node, now time.Time) {
+	t.replicaEvent(api.CodeReplicaPlaced, now, "Placed", r, "replica %s was placed on node %s: %s", r.ID, n.Inventory.Name, r.Decision)
+}
+
+func (c CommitPlan) checkNode(t *tx, id api.NodeID) (*api.Node, error) {
+	n := nodes.get(t.txn, string(id))
+	if n == nil || n.State != api.NodeReady || n.Cordoned {
+		return nil, stale("node %s does not take work", t.nodeName(id))
+	}
+	return n, c.fresh("node", n.Inventory.Name, n.Version)
 }
 
 func (c CommitPlan) checkWorkload(t *tx, p Placement) (*api.Workload, error) {

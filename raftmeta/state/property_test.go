@@ -94,7 +94,14 @@ func (d draw) rare() Command {
 func (d draw) plan() CommitPlan {
 	p := CommitPlan{Now: d.now}
 	for range d.number("places", 2) {
-		p.Place = append(p.Place, Placement{Workload: d.workload(), Slot: d.number("slot", 1), Generation: 1, Revision: 1 + d.number("revision", 1), Node: d.node()})
+		p.Place = append(p.Place, Placement{Workload: d.workload(), Slot: d.number("slot", 1), Generation: 1, Revision: 1 + d.number("revision", 1), Node: d.node(),
+			Standby: d.number("standby", 3) == 0})
+	}
+	if d.number("promote", 3) == 0 {
+		p.Promote = []api.ReplicaID{d.replica()}
+	}
+	if d.number("drop", 3) == 0 {
+		p.Drop = []api.ReplicaID{d.replica()}
 	}
 	for range d.number("stops", 1) {
 		p.Stop = append(p.Stop, StopReplica{ID: d.replica(), Reason: "test"})
