@@ -30,6 +30,8 @@ func (s scheduleSource) Commit(ctx context.Context, p reconcile.Plan) error {
 	_, err := s.raft.Propose(ctx, state.CommitPlan{
 		Index:    p.Index,
 		Place:    state.Placements(p.Place),
+		Promote:  p.Promote,
+		Drop:     p.Drop,
 		Stop:     stop,
 		Forget:   p.Forget,
 		Unplaced: p.Unplaced,

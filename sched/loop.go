@@ -107,7 +107,7 @@ func (l *Loop) step(ctx context.Context) (reconcile.Plan, <-chan struct{}, error
 		return plan, changed, err
 	}
 	l.metrics.committed(&plan)
-	l.log.Info("plan committed", zap.Int("placed", len(plan.Place)), zap.Int("stopped", len(plan.Stop)),
+	l.log.Info("plan committed", zap.Int("placed", len(plan.Place)), zap.Int("promoted", len(plan.Promote)), zap.Int("dropped", len(plan.Drop)), zap.Int("stopped", len(plan.Stop)),
 		zap.Int("forgotten", len(plan.Forget)), zap.Int("unplaced", len(plan.Unplaced)), zap.Duration("took", took))
 	return plan, changed, nil
 }

@@ -25,7 +25,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	buckets := prometheus.ExponentialBuckets(10*us, 4, 10) // 10 µs … 2.6 s
 	m := &metrics{
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "cloudless_sched_decisions_total",
-			Help: "Decisions that were committed, by what was decided: place, stop or forget."}, []string{"kind"}),
+			Help: "Decisions that were committed, by what was decided: place, promote, drop, stop or forget."}, []string{"kind"}),
 		conflicts: prometheus.NewCounter(prometheus.CounterOpts{Name: "cloudless_sched_conflicts_total",
 			Help: "Plans that were refused because the state had changed meanwhile."}),
 		unplaced: prometheus.NewGauge(prometheus.GaugeOpts{Name: "cloudless_sched_unplaced_workloads",
@@ -68,6 +68,8 @@ func (m *metrics) planned(plan *reconcile.Plan, took time.Duration) {
 
 func (m *metrics) committed(plan *reconcile.Plan) {
 	m.decisions.WithLabelValues("place").Add(float64(len(plan.Place)))
+	m.decisions.WithLabelValues("promote").Add(float64(len(plan.Promote)))
+	m.decisions.WithLabelValues("drop").Add(float64(len(plan.Drop)))
 	m.decisions.WithLabelValues("stop").Add(float64(len(plan.Stop)))
 	m.decisions.WithLabelValues("forget").Add(float64(len(plan.Forget)))
 }

@@ -22,6 +22,9 @@ func workloadStatus(view state.View, w api.Workload) api.WorkloadStatus {
 			r.Reason = "its node is out of sight"
 		}
 		st.Replicas = append(st.Replicas, r)
+		if r.Desired == api.DesiredStandby {
+			continue // it serves nobody yet, and may never
+		}
 		done[r.Slot] = completed(w, r) // the last generation has the last word
 		if r.State.Terminal() {
 			continue

@@ -45,6 +45,11 @@ type Fleet struct {
 	taints   taintSets
 }
 
+// unmeasured is the bandwidth of a node that does not know it: as much as is
+// asked for. A node that is new, or alone, would otherwise take nothing that
+// asks for some.
+const unmeasured = api.Bandwidth(1) << 60
+
 // tenant is a replica that takes up room.
 type tenant struct {
 	id       api.ReplicaID
@@ -69,6 +74,9 @@ func New(nodes []api.Node, replicas []api.Replica, opts Options) *Fleet {
 		n := &f.nodes[i]
 		f.byID[n.ID] = int32(i)
 		f.free[i] = n.Inventory.Capacity
+		if f.free[i].Bandwidth == 0 {
+			f.free[i].Bandwidth = unmeasured
+		}
 		f.whole[i] = perUnit{inverse(int64(n.Inventory.Capacity.CPU)), inverse(int64(n.Inventory.Capacity.Memory))}
 		if closed(n) == "" {
 			f.open = append(f.open, int32(i))

@@ -18,13 +18,18 @@ type rule interface {
 // full for a person who asks about this node.
 type fault struct{ one, many, detail string }
 
-// fits demands that there is room.
+// fits demands that there is room. Bandwidth is measured and may turn out to be
+// less than is reserved: what asks for none does not mind.
 type fits struct {
 	free  []api.Resources
 	needs api.Resources
 }
 
-func (r *fits) allows(node int32) bool { return r.needs.Fits(r.free[node]) }
+func (r *fits) allows(node int32) bool {
+	free := &r.free[node]
+	return r.needs.CPU <= free.CPU && r.needs.Memory <= free.Memory && r.needs.Storage <= free.Storage &&
+		(r.needs.Bandwidth == 0 || r.needs.Bandwidth <= free.Bandwidth)
+}
 
 func (r *fits) fault(node int32) fault {
 	free, lacks, details := r.free[node], []string(nil), []string(nil)
@@ -37,7 +42,7 @@ func (r *fits) fault(node int32) fault {
 	lack("cpu", r.needs.CPU > free.CPU, r.needs.CPU.String(), max(free.CPU, 0).String())
 	lack("memory", r.needs.Memory > free.Memory, size(r.needs.Memory), size(free.Memory))
 	lack("storage", r.needs.Storage > free.Storage, size(r.needs.Storage), size(free.Storage))
-	lack("bandwidth", r.needs.Bandwidth > free.Bandwidth, r.needs.Bandwidth.String(), max(free.Bandwidth, 0).String())
+	lack("bandwidth", r.needs.Bandwidth > max(free.Bandwidth, 0), r.needs.Bandwidth.String(), max(free.Bandwidth, 0).String())
 	names := strings.Join(lacks, " and ")
 	return fault{"lacks " + names, "lack " + names, strings.Join(details, "; ")}
 }

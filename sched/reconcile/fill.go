@@ -31,6 +31,9 @@ func (k *work) fill(s *slot) {
 		_ = k.place(s, s.going.ID)
 		return
 	}
+	if k.promote(s) {
+		return
+	}
 	if k.full != "" { // as for the slot before: the requests are the same
 		k.missing++
 		return

@@ -27,7 +27,9 @@ type Input struct {
 // greater Version.
 type Plan struct {
 	Index    uint64
-	Place    []api.Replica // new generations, complete but for Version
+	Place    []api.Replica   // new generations, complete but for Version; standbys among them
+	Promote  []api.ReplicaID // standbys that are to run now
+	Drop     []api.ReplicaID // standbys that are not needed
 	Stop     []StopReplica
 	Forget   []api.ReplicaID   // ended, and of no use any more
 	Unplaced map[string]string // workload → why it has not all it needs; replaces all earlier reasons
@@ -43,7 +45,7 @@ type StopReplica struct {
 
 // Empty reports whether there is nothing to commit.
 func (p *Plan) Empty() bool {
-	return len(p.Place) == 0 && len(p.Stop) == 0 && len(p.Forget) == 0 && !p.Renoted
+	return len(p.Place) == 0 && len(p.Promote) == 0 && len(p.Drop) == 0 && len(p.Stop) == 0 && len(p.Forget) == 0 && !p.Renoted
 }
 
 // The bounds of one plan: it becomes one Raft entry. What is left over is for
@@ -54,6 +56,10 @@ const (
 	maxForget = 1024
 	maxNotes  = 1024
 	maxNote   = 300 // bytes
+
+	// maxStandby bounds the standbys of the whole cluster: when more than that is
+	// silent at once, haste would only make it worse.
+	maxStandby = 64
 )
 
 // Make returns the plan for an input.

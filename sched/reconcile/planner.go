@@ -17,6 +17,8 @@ type planner struct {
 	plan  Plan
 	fleet *place.Fleet // made when the first placement needs it
 	nodes map[api.NodeID]*api.Node
+	spare int  // standbys that there will be
+	short bool // something that should run has no node
 }
 
 func (p *planner) run() {
@@ -50,6 +52,10 @@ func (p *planner) run() {
 	for _, k := range works {
 		k.replaceStale()
 		k.takeNote()
+		p.short = p.short || k.missing > 0
+	}
+	for _, k := range works { // last: what stands by must not take the room of what runs
+		k.standBy()
 	}
 }
 
@@ -67,9 +73,12 @@ func byName(workloads []api.Workload) []*api.Workload {
 func (p *planner) tearDown(replicas []*api.Replica, reason string) {
 	slices.SortFunc(replicas, func(a, b *api.Replica) int { return cmp.Compare(a.ID, b.ID) })
 	for _, r := range replicas {
-		if r.State.Terminal() {
+		switch {
+		case r.State.Terminal():
 			p.forget(r)
-		} else if r.Desired == api.DesiredRun {
+		case r.Desired == api.DesiredStandby:
+			p.drop(r)
+		case r.Desired == api.DesiredRun:
 			p.stop(r, reason)
 		}
 	}

@@ -120,7 +120,7 @@ func (w *world) plan(t *rapid.T) bool {
 		t.Fatalf("another order of the input, another plan:\n%+v\n%+v", p, again)
 	}
 	w.commit(p)
-	if p = Make(w.input()); len(p.Place)+len(p.Stop)+len(p.Forget) > 0 && p.Wake.IsZero() {
+	if p = Make(w.input()); len(p.Place)+len(p.Promote)+len(p.Drop)+len(p.Stop)+len(p.Forget) > 0 && p.Wake.IsZero() {
 		// A stop may give room in the budget only when it has ended, so what is left
 		// must be nothing at all.
 		t.Fatalf("the plan was carried out, yet there is more to do:\n%+v", p)

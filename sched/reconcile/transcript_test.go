@@ -173,9 +173,19 @@ func (w *world) scriptPlan(t *testing.T) string {
 	for _, id := range p.Forget {
 		fmt.Fprintf(&out, "  forget %s\n", id)
 	}
+	for _, id := range p.Drop {
+		fmt.Fprintf(&out, "  drop %s\n", id)
+	}
+	for _, id := range p.Promote {
+		fmt.Fprintf(&out, "  promote %s\n", id)
+	}
 	for _, r := range p.Place {
 		why, _, _ := strings.Cut(r.Decision, "best of")
-		fmt.Fprintf(&out, "  place %s on %s %s\n", r.ID, r.Node, strings.TrimSuffix(why, "; "))
+		verb := "place"
+		if r.Desired == api.DesiredStandby {
+			verb = "stand by:"
+		}
+		fmt.Fprintf(&out, "  %s %s on %s %s\n", verb, r.ID, r.Node, strings.TrimSuffix(why, "; "))
 	}
 	if p.Renoted {
 		for _, name := range []string{"a", "b", "db", "web"} {

@@ -27,6 +27,7 @@ type slot struct {
 	last   int            // highest generation
 	live   []*api.Replica // meant to run and able to, by generation
 	going  *api.Replica   // told to stop, has not ended; the newest
+	spare  *api.Replica   // stands by, in case that what lives is dead
 	ended  []*api.Replica // by generation
 }
 
@@ -45,6 +46,8 @@ func (p *planner) newWork(w *api.Workload, replicas []*api.Replica) *work {
 		switch {
 		case r.State.Terminal():
 			s.ended = append(s.ended, r)
+		case r.Desired == api.DesiredStandby:
+			s.spare = r
 		case p.where(r) == gone:
 		case r.Desired == api.DesiredRun:
 			s.live = append(s.live, r)
@@ -101,6 +104,7 @@ func (k *work) scaleDown() {
 	var surplus []*api.Replica
 	for _, s := range k.extra {
 		surplus = append(surplus, s.live...)
+		k.dropSpare(s)
 		for _, r := range s.ended {
 			k.forget(r)
 		}

@@ -69,6 +69,9 @@ func (w *world) setNode(id string, state api.NodeState) {
 		panic("no node or replica " + id)
 	}
 	n.State, n.StateSince, n.Cordoned = state, w.now, state == api.NodeDraining
+	w.replicas = slices.DeleteFunc(w.replicas, func(r api.Replica) bool {
+		return state == api.NodeDown && r.Node == n.ID && r.Desired == api.DesiredStandby
+	})
 	for i := range w.replicas {
 		if r := &w.replicas[i]; state == api.NodeDown && r.Node == n.ID && !r.State.Terminal() {
 			w.move(r, api.ReplicaLost)
@@ -104,6 +107,9 @@ func (w *world) advance(r *api.Replica) bool {
 		w.move(r, api.ReplicaStopped)
 		return true
 	}
+	if r.Desired == api.DesiredStandby {
+		return false
+	}
 	next := map[api.ReplicaState]api.ReplicaState{
 		api.ReplicaAssigned: api.ReplicaStarting, api.ReplicaStarting: api.ReplicaRunning,
 		api.ReplicaRunning: api.ReplicaReady, api.ReplicaNotReady: api.ReplicaReady,
@@ -122,6 +128,10 @@ func (w *world) commit(p Plan) {
 		r.Desired, r.Reason = api.DesiredStop, s.Reason
 	}
 	w.replicas = slices.DeleteFunc(w.replicas, func(r api.Replica) bool { return slices.Contains(p.Forget, r.ID) })
+	w.replicas = slices.DeleteFunc(w.replicas, func(r api.Replica) bool { return slices.Contains(p.Drop, r.ID) })
+	for _, id := range p.Promote {
+		w.replica(id).Desired = api.DesiredRun
+	}
 	w.replicas = append(w.replicas, p.Place...)
 	w.unplaced = p.Unplaced
 	w.trim()
@@ -161,12 +171,18 @@ func (w *world) check(p Plan) string {
 			return fmt.Sprintf("forgets %s, which has not ended", id)
 		}
 	}
+	for _, id := range slices.Concat(p.Promote, p.Drop) {
+		if r := w.replica(id); r == nil || r.Desired != api.DesiredStandby {
+			return fmt.Sprintf("promotes or drops %s, which is no standby", id)
+		}
+	}
 	for i := range w.workloads {
 		if s := w.checkBudget(&w.workloads[i], stopped); s != "" {
 			return s
 		}
 	}
-	all := slices.Concat(w.replicas, p.Place)
+	stays := slices.DeleteFunc(slices.Clone(w.replicas), func(r api.Replica) bool { return slices.Contains(p.Drop, r.ID) })
+	all := slices.Concat(stays, p.Place)
 	for i := range p.Place {
 		if s := w.checkPlacement(&p.Place[i], all, stopped); s != "" {
 			return s
