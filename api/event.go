@@ -52,6 +52,13 @@ const (
 	CodeTokenRevoked    Code = "CLD5003"
 	CodeOperatorLogin   Code = "CLD5004"
 	CodeEnrolRefused    Code = "CLD5005"
+
+	CodeAuthorityAnnounced Code = "CLD5010"
+	CodeAuthorityIssues    Code = "CLD5011"
+	CodeAuthorityRetired   Code = "CLD5012"
+	CodeAuthorityWithdrawn Code = "CLD5013"
+	CodeNodeDuplicated     Code = "CLD5014"
+	CodeNodeSingle         Code = "CLD5015"
 )
 
 // Object names what an event is about.

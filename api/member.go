@@ -13,6 +13,9 @@ type Member struct {
 	Operator string // name of the person, "" for a node
 	Serial   string
 	NotAfter time.Time
+	// Authority is the generation of the cluster's authority that issued the
+	// certificate, from 1.
+	Authority int
 }
 
 // Has reports whether the member holds a role.
@@ -27,10 +30,14 @@ const (
 	ProtoProbe = "/cloudless/probe/1"
 	ProtoFlow  = "/cloudless/flow/1"
 	ProtoBlock = "/cloudless/block/1"
+	ProtoGauge = "/cloudless/gauge/1" // bandwidth is measured
+
+	ProtoRecords = "/cloudless/records/1"
 )
 
 // The topics of the mesh.
 const (
 	TopicHeartbeat  = "heartbeat"
 	TopicMembership = "membership"
+	TopicRecords    = "records"
 )

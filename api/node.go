@@ -126,11 +126,14 @@ type Node struct {
 	StateSince   time.Time         `json:"state_since"`
 	StateReason  string            `json:"state_reason,omitempty"`
 	Incarnation  uint64            `json:"incarnation"` // of the daemon that last reported
-	Version      uint64            `json:"version"`     // Raft index of the last change
+	Authority    AuthorityUse      `json:"authority,omitzero"`
+	Problem      string            `json:"problem,omitempty"` // what a person has to mend, and how
+	Version      uint64            `json:"version"`           // Raft index of the last change
 }
 
 // Label returns the node's value for key; "zone", "region", "arch", "os" and
-// "name" are answered from the inventory.
+// "name" are answered from the inventory, and so are "storage", "gpu" and
+// "power" on a node that has no such label.
 func (n *Node) Label(key string) (string, bool) {
 	switch key {
 	case "zone":
@@ -147,8 +150,10 @@ func (n *Node) Label(key string) (string, bool) {
 	if v, ok := n.Labels[key]; ok {
 		return v, true
 	}
-	v, ok := n.Inventory.Labels[key]
-	return v, ok
+	if v, ok := n.Inventory.Labels[key]; ok {
+		return v, true
+	}
+	return n.Inventory.hardware(key)
 }
 
 // Peer is another member as this node's transport sees it.

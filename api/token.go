@@ -25,13 +25,19 @@ type Revocation struct {
 
 // Cluster is the record that the first node writes, once.
 type Cluster struct {
-	ID        string    `json:"id"` // hash of the CA's public key
+	ID        string    `json:"id"` // hash of the founding CA's public key
 	Name      string    `json:"name"`
-	CA        []byte    `json:"ca"` // DER certificate
+	CA        []byte    `json:"ca"` // DER certificate of the founding authority
 	CreatedAt time.Time `json:"created_at"`
 	Version   uint64    `json:"version"`
 	// Epoch tells the anchors that count from those that a restored backup has put
 	// out of office: the highest counts. It is 0 until the first restore, and then
 	// the time of the last one in Unix seconds.
 	Epoch uint64 `json:"epoch,omitempty"`
+	// RecoveryKey is the public key (X25519) to which the snapshots are sealed that
+	// ordinary nodes keep; its other half is on paper. Empty: no snapshots.
+	RecoveryKey []byte `json:"recovery_key,omitempty"`
+	// Authorities are the generations of the CA once it has changed: CA first, and
+	// those that succeeded it. See Generations.
+	Authorities []Authority `json:"authorities,omitempty"`
 }

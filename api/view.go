@@ -23,4 +23,5 @@ type NodeReport struct {
 	Replicas    []ReplicaReport `json:"replicas,omitempty"`
 	Complete    bool            `json:"complete"`         // Replicas lists all there are
 	Images      []string        `json:"images,omitempty"` // refs held completely
+	Authority   AuthorityUse    `json:"authority,omitzero"`
 }

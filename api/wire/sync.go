@@ -7,7 +7,10 @@ import (
 
 // ClusterToPB converts the record of the cluster.
 func ClusterToPB(c api.Cluster) *pb.Cluster {
-	return &pb.Cluster{Id: c.ID, Name: c.Name, Ca: c.CA, CreatedAt: timeToPB(c.CreatedAt), Version: c.Version, Epoch: c.Epoch}
+	return &pb.Cluster{
+		Id: c.ID, Name: c.Name, Ca: c.CA, CreatedAt: timeToPB(c.CreatedAt), Version: c.Version, Epoch: c.Epoch, RecoveryKey: c.RecoveryKey,
+		Authorities: list(c.Authorities, AuthorityToPB),
+	}
 }
 
 // ClusterFromPB converts the record of the cluster.
@@ -19,6 +22,9 @@ func ClusterFromPB(p *pb.Cluster) api.Cluster {
 		CreatedAt: timeFromPB(p.GetCreatedAt()),
 		Version:   p.GetVersion(),
 		Epoch:     p.GetEpoch(),
+
+		RecoveryKey: p.GetRecoveryKey(),
+		Authorities: list(p.GetAuthorities(), AuthorityFromPB),
 	}
 }
 
@@ -68,6 +74,7 @@ func NodeReportToPB(r api.NodeReport) *pb.NodeReport {
 		Replicas:    list(r.Replicas, ReplicaReportToPB),
 		Complete:    r.Complete,
 		Images:      r.Images,
+		Authority:   authorityUseToPB(r.Authority),
 	}
 	if r.Inventory != nil {
 		p.Inventory = InventoryToPB(*r.Inventory)
@@ -83,6 +90,7 @@ func NodeReportFromPB(p *pb.NodeReport) api.NodeReport {
 		Replicas:    list(p.GetReplicas(), ReplicaReportFromPB),
 		Complete:    p.GetComplete(),
 		Images:      p.GetImages(),
+		Authority:   authorityUseFromPB(p.GetAuthority()),
 	}
 	if p.GetInventory() != nil {
 		inventory := InventoryFromPB(p.GetInventory())

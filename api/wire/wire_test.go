@@ -56,6 +56,8 @@ var pairs = []pair{
 	pairOf(EventFilterToPB, EventFilterFromPB),
 	pairOf(VersionToPB, VersionFromPB),
 	pairOf(StatusToPB, StatusFromPB),
+	pairOf(AuthorityToPB, AuthorityFromPB),
+	pairOf(AuthorityStatusToPB, AuthorityStatusFromPB),
 	pairOf(ClusterToPB, ClusterFromPB),
 	pairOf(RevocationToPB, RevocationFromPB),
 	pairOf(ClusterViewToPB, ClusterViewFromPB),

@@ -15,6 +15,8 @@ const (
 	MaxTerminalPerSlot    = 3     // ended replicas remembered in each slot
 	MaxDeletedGenerations = 1000  // deleted workloads whose generations are remembered
 	MaxLabels             = 64    // of a node or workload
+	MaxAuthorities        = 12    // generations of the cluster's authority, as in security/identity
+	MaxCertificate        = 8 << 10
 	MaxCommands           = 4096  // in one entry
 	MaxEncoded            = 1 << 20
 	maxName               = 63 // a DNS label

@@ -21,7 +21,10 @@ type ReportNode struct {
 	Now    time.Time      `json:"now"`
 }
 
-const maxAddresses = 64
+const (
+	maxAddresses = 64
+	maxGPUs      = 64
+)
 
 func (c ReportNode) apply(t *tx) (any, error) {
 	old := nodes.get(t.txn, string(c.Report.Node))
@@ -33,6 +36,7 @@ func (c ReportNode) apply(t *tx) (any, error) {
 	}
 	n := *old
 	n.Incarnation = c.Report.Incarnation
+	n.Authority = c.Report.Authority
 	if c.Report.Inventory != nil {
 		if err := checkInventory(c.Report.Inventory); err != nil {
 			return nil, err
@@ -44,7 +48,7 @@ func (c ReportNode) apply(t *tx) (any, error) {
 	case n.State == api.NodeJoining || n.State == api.NodeSuspect || n.State == api.NodeCutOff || n.State == api.NodeDown:
 		reason := "reported after it was " + string(n.State)
 		t.moveNode(&n, api.NodeReady, reason, c.Now)
-	case n.Incarnation != old.Incarnation || !equalJSON(n.Inventory, old.Inventory):
+	case n.Incarnation != old.Incarnation || n.Authority != old.Authority || !equalJSON(n.Inventory, old.Inventory):
 		n.Version = t.index
 		nodes.put(t, &n)
 	}
@@ -68,7 +72,15 @@ func checkInventory(inv *api.Inventory) error {
 	if !(api.Resources{}).Fits(inv.Capacity) {
 		return api.Invalid("inventory.capacity", "is negative")
 	}
-	for _, s := range []string{inv.Region, inv.Zone, inv.Arch, inv.OS, inv.Kernel, inv.Version, inv.Runtime} {
+	texts := []string{inv.Region, inv.Zone, inv.Arch, inv.OS, inv.Kernel, inv.Version, inv.Runtime, inv.Cgroup,
+		string(inv.StorageClass), string(inv.Power.Source), string(inv.BandwidthSource)}
+	if len(inv.GPUs) > maxGPUs {
+		return api.Invalid("inventory.gpus", "%d are too many", len(inv.GPUs))
+	}
+	for _, g := range inv.GPUs {
+		texts = append(texts, g.Vendor, g.Model, g.Driver)
+	}
+	for _, s := range texts {
 		if len(s) > maxText {
 			return api.Invalid("inventory", "has a text of %d bytes", len(s))
 		}

@@ -23,9 +23,17 @@ const (
 	// MaxTTL is the longest life of a membership certificate. Short lives bound
 	// the harm of a revocation that has not spread yet.
 	MaxTTL = 24 * time.Hour
+	// ClockSkew is how far apart two clocks may be. NTP keeps them within a
+	// second; a device that lost it, or boots with the time of its last shutdown,
+	// is minutes off until it is set. Against a life of 24 hours ten minutes are
+	// nothing, and who is further off has days or years to be told about.
+	ClockSkew = 10 * time.Minute
 	// Backdate is how far before its issue a certificate becomes valid, so that
 	// a device whose clock runs behind can use it at once.
-	Backdate = 5 * time.Minute
+	Backdate = ClockSkew
+	// MaxAuthorities bounds the generations of a cluster's authority: each one's
+	// certificate travels with those of the members.
+	MaxAuthorities = 12
 
 	caLife          = 10 * 365 * 24 * time.Hour
 	clusterIDBytes  = 16
@@ -43,11 +51,14 @@ var (
 	operatorName = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?$`)
 )
 
-// Authority is the cluster's certificate authority. It is immutable, and safe
-// for concurrent use.
+// Authority is the cluster's certificate authority: its generations, founding
+// one first, each signed by the one before it, and the keys of those that this
+// device holds. One of them issues. An Authority is immutable, and safe for
+// concurrent use.
 type Authority struct {
-	cert *x509.Certificate
-	key  ed25519.PrivateKey
+	lineage []*x509.Certificate
+	keys    []ed25519.PrivateKey // of lineage; nil where the key was dropped
+	issuer  int                  // index of the one that issues
 }
 
 // NewAuthority makes the authority of a new cluster. name is for people.
@@ -56,39 +67,51 @@ func NewAuthority(name string, now time.Time) (*Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make authority: %w", err)
 	}
-	serial, err := newSerial()
+	template, err := caTemplate(name, clusterID(pub), now)
 	if err != nil {
 		return nil, fmt.Errorf("make authority: %w", err)
 	}
-	template := &x509.Certificate{
+	cert, err := signCA(template, template, pub, key)
+	if err != nil {
+		return nil, fmt.Errorf("make authority: %w", err)
+	}
+	return &Authority{lineage: []*x509.Certificate{cert}, keys: []ed25519.PrivateKey{key}}, nil
+}
+
+func caTemplate(name, cluster string, now time.Time) (*x509.Certificate, error) {
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
+	}
+	return &x509.Certificate{
 		SerialNumber:          serial,
-		Subject:               pkix.Name{CommonName: clip(name, maxSubjectName), Organization: []string{clusterID(pub)}},
+		Subject:               pkix.Name{CommonName: clip(name, maxSubjectName), Organization: []string{cluster}},
 		NotBefore:             now.Add(-Backdate),
 		NotAfter:              now.Add(caLife),
 		IsCA:                  true,
-		MaxPathLenZero:        true, // it signs members, never another authority
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, pub, key)
-	if err != nil {
-		return nil, fmt.Errorf("make authority: %w", err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, fmt.Errorf("make authority: %w", err)
-	}
-	return &Authority{cert: cert, key: key}, nil
+	}, nil
 }
 
-// ClusterID returns the ID that follows from the authority's key.
-func (a *Authority) ClusterID() string { return ClusterID(a.cert) }
+func signCA(template, parent *x509.Certificate, pub ed25519.PublicKey, key ed25519.PrivateKey) (*x509.Certificate, error) {
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, pub, key)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
+}
 
-// Certificate returns the authority's own certificate; treat it as read-only.
-func (a *Authority) Certificate() *x509.Certificate { return a.cert }
+// ClusterID returns the ID that follows from the founding key. It stays the
+// same whatever generation issues.
+func (a *Authority) ClusterID() string { return ClusterID(a.lineage[0]) }
 
-// ClusterID returns the ID of the cluster whose authority holds ca: base32 of
-// 16 bytes of the SHA-256 of its public key.
+// Certificate returns the certificate of the founding generation, which tokens
+// pin; treat it as read-only.
+func (a *Authority) Certificate() *x509.Certificate { return a.lineage[0] }
+
+// ClusterID returns the ID of the cluster whose founding authority holds ca:
+// base32 of 16 bytes of the SHA-256 of its public key.
 func ClusterID(ca *x509.Certificate) string {
 	pub, _ := ca.PublicKey.(ed25519.PublicKey)
 	return clusterID(pub)
@@ -99,8 +122,9 @@ func clusterID(pub ed25519.PublicKey) string {
 	return base32Lower.EncodeToString(sum[:clusterIDBytes])
 }
 
-// ParseCA reads an authority's certificate (DER) that came from outside and
-// makes sure that it is the one of the wanted cluster ("" accepts any).
+// ParseCA reads the certificate (DER) of a founding authority that came from
+// outside and makes sure that it is the one of the wanted cluster ("" accepts
+// any).
 func ParseCA(der []byte, cluster string) (*x509.Certificate, error) {
 	if len(der) > maxCertificate {
 		return nil, api.Errorf(api.KindInvalid, "the CA certificate has %d bytes, at most %d are allowed", len(der), maxCertificate)
@@ -126,8 +150,10 @@ func ParseCA(der []byte, cluster string) (*x509.Certificate, error) {
 // (DER), and returns it with what it says. operator names the person, and is
 // "" for a device. The requester proves possession of the key by the
 // signature on the request; whether it may have these roles is the caller's
-// decision.
-func (a *Authority) Issue(csr []byte, roles []api.Role, operator string, now time.Time, ttl time.Duration) (der []byte, member api.Member, err error) {
+// decision. The certificate is followed by those of the authority's generations
+// back to the second, as TLS has them, so that whoever knows the founding one
+// can check it.
+func (a *Authority) Issue(csr []byte, roles []api.Role, operator string, now time.Time, ttl time.Duration) (cert []byte, member api.Member, err error) {
 	req, pub, err := parseCSR(csr)
 	if err != nil {
 		return nil, api.Member{}, err
@@ -135,40 +161,53 @@ func (a *Authority) Issue(csr []byte, roles []api.Role, operator string, now tim
 	if err := checkGrant(roles, operator, ttl); err != nil {
 		return nil, api.Member{}, err
 	}
-	if now.Add(ttl).After(a.cert.NotAfter) {
-		return nil, api.Member{}, api.Errorf(api.KindUnavailable, "the cluster's authority ends at %s", a.cert.NotAfter.Format(time.RFC3339))
+	ca, key := a.lineage[a.issuer], a.keys[a.issuer]
+	switch {
+	case key == nil:
+		return nil, api.Member{}, api.Errorf(api.KindUnavailable, "this anchor does not hold the key of authority %d", a.issuer+1).
+			WithHint("it gets it from the leader in a moment; try again")
+	case now.Add(ttl).After(ca.NotAfter):
+		return nil, api.Member{}, api.Errorf(api.KindUnavailable, "the cluster's authority ends at %s", ca.NotAfter.Format(time.RFC3339)).
+			WithHint("give it a successor: cloudless anchor rotate-ca")
 	}
-	serial, err := newSerial()
+	template, err := a.memberTemplate(req, pub, roles, operator)
 	if err != nil {
 		return nil, api.Member{}, fmt.Errorf("issue certificate: %w", err)
+	}
+	template.NotBefore, template.NotAfter = now.Add(-Backdate), now.Add(ttl)
+	leaf, err := x509.CreateCertificate(rand.Reader, template, ca, pub, key)
+	if err != nil {
+		return nil, api.Member{}, fmt.Errorf("issue certificate: %w", err)
+	}
+	cert = slices.Concat(leaf, a.chain())
+	member, err = a.Trust().Verify(cert, now, VerifyOptions{Peer: NodeID(pub)})
+	if err != nil {
+		return nil, api.Member{}, fmt.Errorf("issue certificate: check the result: %w", err)
+	}
+	return cert, member, nil
+}
+
+func (a *Authority) memberTemplate(req *x509.CertificateRequest, pub ed25519.PublicKey, roles []api.Role, operator string) (*x509.Certificate, error) {
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
 	}
 	units := make([]string, len(roles))
 	for i, r := range roles {
 		units[i] = string(r)
 	}
-	template := &x509.Certificate{
+	return &x509.Certificate{
 		SerialNumber: serial,
 		Subject: pkix.Name{
 			CommonName:         clip(req.Subject.CommonName, maxSubjectName),
 			Organization:       []string{a.ClusterID()},
 			OrganizationalUnit: units,
 		},
-		NotBefore:             now.Add(-Backdate),
-		NotAfter:              now.Add(ttl),
 		URIs:                  []*url.URL{spiffeID(a.ClusterID(), NodeID(pub), operator)},
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,
-	}
-	der, err = x509.CreateCertificate(rand.Reader, template, a.cert, pub, a.key)
-	if err != nil {
-		return nil, api.Member{}, fmt.Errorf("issue certificate: %w", err)
-	}
-	member, err = Verify(der, a.cert, now, VerifyOptions{Peer: NodeID(pub)})
-	if err != nil {
-		return nil, api.Member{}, fmt.Errorf("issue certificate: check the result: %w", err)
-	}
-	return der, member, nil
+	}, nil
 }
 
 // checkGrant refuses what a certificate must never say: daemons and people

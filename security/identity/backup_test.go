@@ -42,7 +42,7 @@ func TestBackup(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := io.ReadAll(in)
-	if err != nil || string(got) != state || !opened.key.Equal(authority.key) {
+	if err != nil || string(got) != state || !opened.keys[0].Equal(authority.keys[0]) {
 		t.Fatalf("%d bytes of state, %v", len(got), err)
 	}
 	if bytes.Contains(file, []byte("a line of state")) {
@@ -78,7 +78,7 @@ func TestGrant(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := key.Open(sealed, authority.ClusterID(), "node-1")
-	if err != nil || !got.key.Equal(authority.key) {
+	if err != nil || !got.keys[0].Equal(authority.keys[0]) {
 		t.Fatalf("open: %v", err)
 	}
 	if _, err := key.Open(sealed, authority.ClusterID(), "node-2"); api.KindOf(err) != api.KindDenied {

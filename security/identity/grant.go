@@ -74,17 +74,31 @@ func grantContext(cluster string, to api.NodeID) []byte {
 // exported is an authority in the clear: only ever the content of something
 // sealed.
 type exported struct {
-	Certificate []byte `json:"certificate"` // DER
-	Key         []byte `json:"key"`         // PKCS #8
+	exportedGeneration                      // the founding one
+	Successors         []exportedGeneration `json:"successors,omitempty"`
+	Issuer             int                  `json:"issuer,omitempty"` // generation; 0 is the founding one
+}
+
+type exportedGeneration struct {
+	Certificate []byte `json:"certificate"`   // DER
+	Key         []byte `json:"key,omitempty"` // PKCS #8
 }
 
 func (a *Authority) export() ([]byte, error) {
-	key, err := x509.MarshalPKCS8PrivateKey(a.key)
-	if err != nil {
-		return nil, err
+	var all []exportedGeneration
+	for i, cert := range a.lineage {
+		e := exportedGeneration{Certificate: cert.Raw}
+		if a.keys[i] != nil {
+			key, err := x509.MarshalPKCS8PrivateKey(a.keys[i])
+			if err != nil {
+				return nil, err
+			}
+			defer clear(key)
+			e.Key = key
+		}
+		all = append(all, e)
 	}
-	defer clear(key)
-	return json.Marshal(exported{Certificate: a.cert.Raw, Key: key})
+	return json.Marshal(exported{all[0], all[1:], a.Issuer()})
 }
 
 // importAuthority is the inverse of export, for the authority of one cluster.
@@ -93,18 +107,48 @@ func importAuthority(plain []byte, cluster string) (*Authority, error) {
 	if err := json.Unmarshal(plain, &e); err != nil {
 		return nil, fmt.Errorf("read authority: %w", err)
 	}
-	defer clear(e.Key)
-	cert, err := ParseCA(e.Certificate, cluster)
+	generations := append([]exportedGeneration{e.exportedGeneration}, e.Successors...)
+	for _, g := range generations {
+		defer clear(g.Key)
+	}
+	a, err := assemble(generations, cluster)
+	if err != nil || e.Issuer == 0 {
+		return a, err
+	}
+	return a.IssuingAs(e.Issuer)
+}
+
+// assemble makes an authority of its generations, founding one first.
+func assemble(generations []exportedGeneration, cluster string) (*Authority, error) {
+	if len(generations) > MaxAuthorities {
+		return nil, fmt.Errorf("read authority: it has %d generations, at most %d are allowed", len(generations), MaxAuthorities)
+	}
+	founding, err := ParseCA(generations[0].Certificate, cluster)
 	if err != nil {
 		return nil, err
 	}
-	parsed, err := x509.ParsePKCS8PrivateKey(e.Key)
+	lineage := make([][]byte, len(generations))
+	for i, g := range generations {
+		lineage[i] = g.Certificate
+	}
+	trust, err := TrustIn(founding).With(lineage, 1)
 	if err != nil {
 		return nil, fmt.Errorf("read authority: %w", err)
 	}
-	key, ok := parsed.(ed25519.PrivateKey)
-	if !ok || !key.Public().(ed25519.PublicKey).Equal(cert.PublicKey) {
-		return nil, fmt.Errorf("read authority: the key is not that of its certificate")
+	a := &Authority{lineage: trust.lineage, keys: make([]ed25519.PrivateKey, len(generations))}
+	for i, g := range generations {
+		if len(g.Key) == 0 {
+			continue
+		}
+		parsed, err := x509.ParsePKCS8PrivateKey(g.Key)
+		if err != nil {
+			return nil, fmt.Errorf("read authority: %w", err)
+		}
+		key, ok := parsed.(ed25519.PrivateKey)
+		if !ok || !key.Public().(ed25519.PublicKey).Equal(a.lineage[i].PublicKey) {
+			return nil, fmt.Errorf("read authority: the key is not that of its certificate")
+		}
+		a.keys[i] = key
 	}
-	return &Authority{cert: cert, key: key}, nil
+	return a, nil
 }

@@ -263,7 +263,7 @@ func TestSealAndOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(string(sealed), string(a.key.Seed())) {
+	if strings.Contains(string(sealed), string(a.keys[0].Seed())) {
 		t.Error("the key is in the file in clear")
 	}
 

@@ -22,16 +22,25 @@ func (a *Authority) Revoke(r api.Revocation) (api.Revocation, error) {
 	if len(r.Reason) > MaxRevocationReason {
 		return api.Revocation{}, api.Invalid("reason", "it has %d bytes, at most %d are allowed", len(r.Reason), MaxRevocationReason)
 	}
+	key := a.keys[a.issuer]
+	if key == nil {
+		return api.Revocation{}, api.Errorf(api.KindUnavailable, "this anchor does not hold the key of authority %d", a.issuer+1)
+	}
 	r.At = r.At.UTC().Round(0) // as it comes back from the wire
-	r.Signature = ed25519.Sign(a.key, revocationText(a.ClusterID(), r))
+	r.Signature = ed25519.Sign(key, revocationText(a.ClusterID(), r))
 	return r, nil
 }
 
-// VerifyRevocation checks that a cluster's authority signed a revocation.
-func VerifyRevocation(r api.Revocation, ca *x509.Certificate) error {
+// VerifyRevocation checks that a cluster's authority signed a revocation, for
+// somebody who knows no more than the founding one.
+func VerifyRevocation(r api.Revocation, founding *x509.Certificate) error {
+	return TrustIn(founding).VerifyRevocation(r)
+}
+
+func verifyRevocation(r api.Revocation, ca *x509.Certificate, cluster string) error {
 	pub, ok := ca.PublicKey.(ed25519.PublicKey)
-	if !ok || len(r.Reason) > MaxRevocationReason || !ed25519.Verify(pub, revocationText(ClusterID(ca), r), r.Signature) {
-		return api.Errorf(api.KindDenied, "the revocation of %s is not signed by the authority of cluster %s", clip(r.ID, maxSubjectName), ClusterID(ca))
+	if !ok || len(r.Reason) > MaxRevocationReason || !ed25519.Verify(pub, revocationText(cluster, r), r.Signature) {
+		return api.Errorf(api.KindDenied, "the revocation of %s is not signed by the authority of cluster %s", clip(r.ID, maxSubjectName), cluster)
 	}
 	return nil
 }

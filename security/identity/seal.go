@@ -27,13 +27,19 @@ const (
 	maxSealedFile = 64 << 10
 )
 
-// sealedAuthority is the content of AuthorityFile.
+// sealedAuthority is the content of AuthorityFile: the founding generation, and
+// those that succeeded it.
 type sealedAuthority struct {
-	Certificate []byte `json:"certificate"` // DER
-	Key         []byte `json:"key"`         // AEAD ciphertext of the PKCS #8 key, bound to the cluster ID
+	sealedGeneration
+	Successors []sealedGeneration `json:"successors,omitempty"`
 }
 
-// Seal stores the authority below root: its key encrypted with a keyset that
+type sealedGeneration struct {
+	Certificate []byte `json:"certificate"`   // DER
+	Key         []byte `json:"key,omitempty"` // AEAD ciphertext of the PKCS #8 key, bound to the founding one
+}
+
+// Seal stores the authority below root: its keys encrypted with a keyset that
 // lives in a file of its own, and is made on the first call. The keyset is on
 // disk before the ciphertext that needs it.
 func (a *Authority) Seal(root *os.Root) error {
@@ -44,16 +50,15 @@ func (a *Authority) Seal(root *os.Root) error {
 	if err != nil {
 		return fmt.Errorf("seal authority: %w", err)
 	}
-	plain, err := x509.MarshalPKCS8PrivateKey(a.key)
-	if err != nil {
-		return fmt.Errorf("seal authority: %w", err)
+	var sealed []sealedGeneration
+	for i, cert := range a.lineage {
+		key, err := sealKey(kek, a.keys[i], a.lineage[0])
+		if err != nil {
+			return fmt.Errorf("seal authority: %w", err)
+		}
+		sealed = append(sealed, sealedGeneration{Certificate: cert.Raw, Key: key})
 	}
-	defer clear(plain)
-	key, err := kek.Encrypt(plain, sealContext(a.cert))
-	if err != nil {
-		return fmt.Errorf("seal authority: %w", err)
-	}
-	raw, err := json.Marshal(sealedAuthority{Certificate: a.cert.Raw, Key: key})
+	raw, err := json.Marshal(sealedAuthority{sealed[0], sealed[1:]})
 	if err != nil {
 		return fmt.Errorf("seal authority: %w", err)
 	}
@@ -63,8 +68,22 @@ func (a *Authority) Seal(root *os.Root) error {
 	return nil
 }
 
-// OpenAuthority reads the authority that Seal stored below root. The error is
-// fs.ErrNotExist when there is none.
+// sealKey returns nil for a key that is not there.
+func sealKey(kek tink.AEAD, key ed25519.PrivateKey, founding *x509.Certificate) ([]byte, error) {
+	if key == nil {
+		return nil, nil
+	}
+	plain, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(plain)
+	return kek.Encrypt(plain, sealContext(founding))
+}
+
+// OpenAuthority reads the authority that Seal stored below root; its founding
+// generation issues until IssuingAs says otherwise. The error is fs.ErrNotExist
+// when there is none.
 func OpenAuthority(root *os.Root) (*Authority, error) {
 	raw, err := readSecret(root, AuthorityFile, maxSealedFile)
 	if err != nil {
@@ -74,7 +93,7 @@ func OpenAuthority(root *os.Root) (*Authority, error) {
 	if err := json.Unmarshal(raw, &sealed); err != nil {
 		return nil, fmt.Errorf("open authority: parse %s: %w", AuthorityFile, err)
 	}
-	cert, err := ParseCA(sealed.Certificate, "")
+	founding, err := ParseCA(sealed.Certificate, "")
 	if err != nil {
 		return nil, fmt.Errorf("open authority: %w", err)
 	}
@@ -82,20 +101,22 @@ func OpenAuthority(root *os.Root) (*Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open authority: %w", err)
 	}
-	plain, err := kek.Decrypt(sealed.Key, sealContext(cert))
-	if err != nil {
-		return nil, fmt.Errorf("open authority: %s does not fit %s: %w", KEKFile, AuthorityFile, err)
+	var generations []exportedGeneration
+	for _, g := range append([]sealedGeneration{sealed.sealedGeneration}, sealed.Successors...) {
+		e := exportedGeneration{Certificate: g.Certificate}
+		if len(g.Key) > 0 {
+			if e.Key, err = kek.Decrypt(g.Key, sealContext(founding)); err != nil {
+				return nil, fmt.Errorf("open authority: %s does not fit %s: %w", KEKFile, AuthorityFile, err)
+			}
+			defer clear(e.Key)
+		}
+		generations = append(generations, e)
 	}
-	defer clear(plain)
-	parsed, err := x509.ParsePKCS8PrivateKey(plain)
+	a, err := assemble(generations, "")
 	if err != nil {
 		return nil, fmt.Errorf("open authority: %w", err)
 	}
-	key, ok := parsed.(ed25519.PrivateKey)
-	if !ok || !key.Public().(ed25519.PublicKey).Equal(cert.PublicKey) {
-		return nil, fmt.Errorf("open authority: the sealed key is not that of its certificate")
-	}
-	return &Authority{cert: cert, key: key}, nil
+	return a, nil
 }
 
 // sealContext binds a ciphertext to its purpose and cluster.

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/x509"
 	"errors"
@@ -16,6 +17,7 @@ var (
 	ErrMalformed    = errors.New("malformed certificate")
 	ErrOtherCluster = errors.New("certificate of another cluster")
 	ErrOtherPeer    = errors.New("certificate of another peer")
+	ErrRetired      = errors.New("certificate of a retired authority")
 	ErrExpired      = errors.New("certificate expired")
 	ErrNotYetValid  = errors.New("certificate not yet valid")
 )
@@ -27,38 +29,68 @@ type VerifyOptions struct {
 	Grace time.Duration // accept this long after the end: the offline grace of an island; default 0
 }
 
-// Verify checks a membership certificate (DER) against the cluster's authority
-// and returns what it says. It does not know revocations.
-func Verify(der []byte, ca *x509.Certificate, now time.Time, opts VerifyOptions) (api.Member, error) {
-	if len(der) == 0 || len(der) > maxCertificate {
-		return api.Member{}, api.Errorf(api.KindDenied, "%w: it has %d bytes", ErrMalformed, len(der))
-	}
-	cert, err := x509.ParseCertificate(der)
+// Verify checks a membership certificate for somebody who knows no more of the
+// cluster than its founding authority. It does not know revocations.
+func Verify(cert []byte, founding *x509.Certificate, now time.Time, opts VerifyOptions) (api.Member, error) {
+	return TrustIn(founding).Verify(cert, now, opts)
+}
+
+// Leaf returns the certificate of the member itself, without those of the
+// authorities that follow it. Nothing is checked.
+func Leaf(cert []byte) (*x509.Certificate, error) {
+	certs, err := parseChain(cert)
 	if err != nil {
-		return api.Member{}, api.Errorf(api.KindDenied, "%w: %v", ErrMalformed, err)
+		return nil, err
 	}
-	if err := cert.CheckSignatureFrom(ca); err != nil {
-		return api.Member{}, api.Errorf(api.KindDenied, "%w: not signed by the authority of cluster %s", ErrOtherCluster, ClusterID(ca)).
-			WithHint("it was issued by another cluster, or before this cluster was created anew: join again with a new token")
-	}
-	member, err := readMember(cert, ClusterID(ca))
+	return certs[0], nil
+}
+
+// TLSChain splits a membership certificate into what TLS sends: the member's
+// own, and those of the authorities back to the founding one.
+func TLSChain(cert []byte, founding *x509.Certificate) ([][]byte, error) {
+	certs, err := parseChain(cert)
 	if err != nil {
-		return api.Member{}, err
+		return nil, err
 	}
-	if opts.Peer != "" && member.ID != opts.Peer {
-		return api.Member{}, api.Errorf(api.KindDenied, "%w: it names %s, presented by %s", ErrOtherPeer, member.ID, opts.Peer)
+	chain := make([][]byte, 0, len(certs)+1)
+	for _, c := range certs {
+		chain = append(chain, c.Raw)
 	}
-	if err := checkValidity(cert, now, opts); err != nil {
-		return api.Member{}, err
+	return append(chain, founding.Raw), nil
+}
+
+// FromTLS makes a membership certificate of what TLS received.
+func FromTLS(chain []*x509.Certificate) []byte {
+	var cert []byte
+	for i, c := range chain {
+		if i > 0 && bytes.Equal(c.RawIssuer, c.RawSubject) && c.CheckSignatureFrom(c) == nil {
+			break // the founding authority, which the other end knows
+		}
+		cert = append(cert, c.Raw...)
 	}
-	return member, nil
+	return cert
+}
+
+// parseChain reads a membership certificate and those that follow it.
+func parseChain(cert []byte) ([]*x509.Certificate, error) {
+	if len(cert) == 0 || len(cert) > maxCertificate {
+		return nil, api.Errorf(api.KindDenied, "%w: it has %d bytes", ErrMalformed, len(cert))
+	}
+	certs, err := x509.ParseCertificates(cert)
+	if err != nil {
+		return nil, api.Errorf(api.KindDenied, "%w: %v", ErrMalformed, err)
+	}
+	if len(certs) > MaxAuthorities {
+		return nil, api.Errorf(api.KindDenied, "%w: %d authorities are too many", ErrMalformed, len(certs))
+	}
+	return certs, nil
 }
 
 func checkValidity(cert *x509.Certificate, now time.Time, opts VerifyOptions) error {
 	if now.Add(opts.Skew).Before(cert.NotBefore) {
 		return api.Errorf(api.KindDenied, "%w: it starts at %s, the clock here says %s", ErrNotYetValid,
 			cert.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)).
-			WithHint("one of the two clocks is wrong: check the time on both devices")
+			WithHint("one of the two clocks is wrong: check the time on both devices, and set it: timedatectl set-ntp true")
 	}
 	if now.After(cert.NotAfter.Add(opts.Skew).Add(opts.Grace)) {
 		return api.Errorf(api.KindDenied, "%w: it ended at %s, the clock here says %s", ErrExpired,

@@ -488,6 +488,8 @@ type Node struct {
 	Version       uint64                 `protobuf:"varint,13,opt,name=version,proto3" json:"version,omitempty"`                              // Raft index of the last change
 	Anchor        bool                   `protobuf:"varint,14,opt,name=anchor,proto3" json:"anchor,omitempty"`                                // holds a copy of the state, or is about to
 	AnchorPolicy  string                 `protobuf:"bytes,15,opt,name=anchor_policy,json=anchorPolicy,proto3" json:"anchor_policy,omitempty"` // set by operators: always, never or "" for what the node says
+	Authority     *AuthorityUse          `protobuf:"bytes,40,opt,name=authority,proto3" json:"authority,omitempty"`
+	Problem       string                 `protobuf:"bytes,41,opt,name=problem,proto3" json:"problem,omitempty"` // what a person has to mend, and how
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -623,6 +625,20 @@ func (x *Node) GetAnchor() bool {
 func (x *Node) GetAnchorPolicy() string {
 	if x != nil {
 		return x.AnchorPolicy
+	}
+	return ""
+}
+
+func (x *Node) GetAuthority() *AuthorityUse {
+	if x != nil {
+		return x.Authority
+	}
+	return nil
+}
+
+func (x *Node) GetProblem() string {
+	if x != nil {
+		return x.Problem
 	}
 	return ""
 }
@@ -1092,7 +1108,7 @@ var File_cloudless_v1_node_proto protoreflect.FileDescriptor
 
 const file_cloudless_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x17cloudless/v1/node.proto\x12\fcloudless.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x01\n" +
+	"\x17cloudless/v1/node.proto\x12\fcloudless.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ccloudless/v1/authority.proto\"\x97\x01\n" +
 	"\tResources\x12\x1d\n" +
 	"\n" +
 	"cpu_millis\x18\x01 \x01(\x03R\tcpuMillis\x12!\n" +
@@ -1135,7 +1151,7 @@ const file_cloudless_v1_node_proto_rawDesc = "" +
 	"\x06driver\x18\x03 \x01(\tR\x06driver\"9\n" +
 	"\x05Power\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x18\n" +
-	"\apercent\x18\x02 \x01(\x03R\apercent\"\xd3\x04\n" +
+	"\apercent\x18\x02 \x01(\x03R\apercent\"\xa7\x05\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x125\n" +
 	"\tinventory\x18\x02 \x01(\v2\x17.cloudless.v1.InventoryR\tinventory\x126\n" +
@@ -1154,7 +1170,9 @@ const file_cloudless_v1_node_proto_rawDesc = "" +
 	"\vincarnation\x18\f \x01(\x04R\vincarnation\x12\x18\n" +
 	"\aversion\x18\r \x01(\x04R\aversion\x12\x16\n" +
 	"\x06anchor\x18\x0e \x01(\bR\x06anchor\x12#\n" +
-	"\ranchor_policy\x18\x0f \x01(\tR\fanchorPolicy\x1a9\n" +
+	"\ranchor_policy\x18\x0f \x01(\tR\fanchorPolicy\x128\n" +
+	"\tauthority\x18( \x01(\v2\x1a.cloudless.v1.AuthorityUseR\tauthority\x12\x18\n" +
+	"\aproblem\x18) \x01(\tR\aproblem\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe5\x01\n" +
@@ -1231,6 +1249,7 @@ var file_cloudless_v1_node_proto_goTypes = []any{
 	nil,                           // 16: cloudless.v1.Node.LabelsEntry
 	nil,                           // 17: cloudless.v1.UpdateNodeRequest.SetLabelsEntry
 	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*AuthorityUse)(nil),          // 19: cloudless.v1.AuthorityUse
 }
 var file_cloudless_v1_node_proto_depIdxs = []int32{
 	15, // 0: cloudless.v1.Inventory.labels:type_name -> cloudless.v1.Inventory.LabelsEntry
@@ -1242,26 +1261,27 @@ var file_cloudless_v1_node_proto_depIdxs = []int32{
 	16, // 6: cloudless.v1.Node.labels:type_name -> cloudless.v1.Node.LabelsEntry
 	18, // 7: cloudless.v1.Node.joined_at:type_name -> google.protobuf.Timestamp
 	18, // 8: cloudless.v1.Node.state_since:type_name -> google.protobuf.Timestamp
-	5,  // 9: cloudless.v1.NodeStatus.node:type_name -> cloudless.v1.Node
-	0,  // 10: cloudless.v1.NodeStatus.allocated:type_name -> cloudless.v1.Resources
-	18, // 11: cloudless.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	6,  // 12: cloudless.v1.ListNodesResponse.nodes:type_name -> cloudless.v1.NodeStatus
-	6,  // 13: cloudless.v1.GetNodeResponse.node:type_name -> cloudless.v1.NodeStatus
-	17, // 14: cloudless.v1.UpdateNodeRequest.set_labels:type_name -> cloudless.v1.UpdateNodeRequest.SetLabelsEntry
-	6,  // 15: cloudless.v1.UpdateNodeResponse.node:type_name -> cloudless.v1.NodeStatus
-	7,  // 16: cloudless.v1.NodeService.ListNodes:input_type -> cloudless.v1.ListNodesRequest
-	9,  // 17: cloudless.v1.NodeService.GetNode:input_type -> cloudless.v1.GetNodeRequest
-	11, // 18: cloudless.v1.NodeService.UpdateNode:input_type -> cloudless.v1.UpdateNodeRequest
-	13, // 19: cloudless.v1.NodeService.RemoveNode:input_type -> cloudless.v1.RemoveNodeRequest
-	8,  // 20: cloudless.v1.NodeService.ListNodes:output_type -> cloudless.v1.ListNodesResponse
-	10, // 21: cloudless.v1.NodeService.GetNode:output_type -> cloudless.v1.GetNodeResponse
-	12, // 22: cloudless.v1.NodeService.UpdateNode:output_type -> cloudless.v1.UpdateNodeResponse
-	14, // 23: cloudless.v1.NodeService.RemoveNode:output_type -> cloudless.v1.RemoveNodeResponse
-	20, // [20:24] is the sub-list for method output_type
-	16, // [16:20] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	19, // 9: cloudless.v1.Node.authority:type_name -> cloudless.v1.AuthorityUse
+	5,  // 10: cloudless.v1.NodeStatus.node:type_name -> cloudless.v1.Node
+	0,  // 11: cloudless.v1.NodeStatus.allocated:type_name -> cloudless.v1.Resources
+	18, // 12: cloudless.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
+	6,  // 13: cloudless.v1.ListNodesResponse.nodes:type_name -> cloudless.v1.NodeStatus
+	6,  // 14: cloudless.v1.GetNodeResponse.node:type_name -> cloudless.v1.NodeStatus
+	17, // 15: cloudless.v1.UpdateNodeRequest.set_labels:type_name -> cloudless.v1.UpdateNodeRequest.SetLabelsEntry
+	6,  // 16: cloudless.v1.UpdateNodeResponse.node:type_name -> cloudless.v1.NodeStatus
+	7,  // 17: cloudless.v1.NodeService.ListNodes:input_type -> cloudless.v1.ListNodesRequest
+	9,  // 18: cloudless.v1.NodeService.GetNode:input_type -> cloudless.v1.GetNodeRequest
+	11, // 19: cloudless.v1.NodeService.UpdateNode:input_type -> cloudless.v1.UpdateNodeRequest
+	13, // 20: cloudless.v1.NodeService.RemoveNode:input_type -> cloudless.v1.RemoveNodeRequest
+	8,  // 21: cloudless.v1.NodeService.ListNodes:output_type -> cloudless.v1.ListNodesResponse
+	10, // 22: cloudless.v1.NodeService.GetNode:output_type -> cloudless.v1.GetNodeResponse
+	12, // 23: cloudless.v1.NodeService.UpdateNode:output_type -> cloudless.v1.UpdateNodeResponse
+	14, // 24: cloudless.v1.NodeService.RemoveNode:output_type -> cloudless.v1.RemoveNodeResponse
+	21, // [21:25] is the sub-list for method output_type
+	17, // [17:21] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_cloudless_v1_node_proto_init() }
@@ -1269,6 +1289,7 @@ func file_cloudless_v1_node_proto_init() {
 	if File_cloudless_v1_node_proto != nil {
 		return
 	}
+	file_cloudless_v1_authority_proto_init()
 	file_cloudless_v1_node_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

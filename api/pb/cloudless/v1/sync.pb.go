@@ -24,12 +24,14 @@ const (
 // Cluster is the record that the first node writes, once.
 type Cluster struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // hash of the CA's public key
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // hash of the founding CA's public key
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Ca            []byte                 `protobuf:"bytes,3,opt,name=ca,proto3" json:"ca,omitempty"` // DER certificate
 	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	Version       uint64                 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"` // grows with every restored backup
+	Epoch         uint64                 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`                                // grows with every restored backup
+	RecoveryKey   []byte                 `protobuf:"bytes,20,opt,name=recovery_key,json=recoveryKey,proto3" json:"recovery_key,omitempty"` // X25519; the snapshots that ordinary nodes keep are sealed to it
+	Authorities   []*Authority           `protobuf:"bytes,30,rep,name=authorities,proto3" json:"authorities,omitempty"`                    // its generations, once there is more than one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -104,6 +106,20 @@ func (x *Cluster) GetEpoch() uint64 {
 		return x.Epoch
 	}
 	return 0
+}
+
+func (x *Cluster) GetRecoveryKey() []byte {
+	if x != nil {
+		return x.RecoveryKey
+	}
+	return nil
+}
+
+func (x *Cluster) GetAuthorities() []*Authority {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
 }
 
 // Revocation kills an identity.
@@ -287,6 +303,7 @@ type NodeReport struct {
 	Replicas      []*ReplicaReport       `protobuf:"bytes,4,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	Complete      bool                   `protobuf:"varint,5,opt,name=complete,proto3" json:"complete,omitempty"` // replicas lists all there are
 	Images        []string               `protobuf:"bytes,6,rep,name=images,proto3" json:"images,omitempty"`      // refs held completely
+	Authority     *AuthorityUse          `protobuf:"bytes,20,opt,name=authority,proto3" json:"authority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -359,6 +376,13 @@ func (x *NodeReport) GetComplete() bool {
 func (x *NodeReport) GetImages() []string {
 	if x != nil {
 		return x.Images
+	}
+	return nil
+}
+
+func (x *NodeReport) GetAuthority() *AuthorityUse {
+	if x != nil {
+		return x.Authority
 	}
 	return nil
 }
@@ -735,7 +759,7 @@ var File_cloudless_v1_sync_proto protoreflect.FileDescriptor
 
 const file_cloudless_v1_sync_proto_rawDesc = "" +
 	"\n" +
-	"\x17cloudless/v1/sync.proto\x12\fcloudless.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18cloudless/v1/image.proto\x1a\x1acloudless/v1/network.proto\x1a\x17cloudless/v1/node.proto\x1a\x1acloudless/v1/replica.proto\"\xa8\x01\n" +
+	"\x17cloudless/v1/sync.proto\x12\fcloudless.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ccloudless/v1/authority.proto\x1a\x18cloudless/v1/image.proto\x1a\x1acloudless/v1/network.proto\x1a\x17cloudless/v1/node.proto\x1a\x1acloudless/v1/replica.proto\"\x86\x02\n" +
 	"\aCluster\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n" +
@@ -743,7 +767,9 @@ const file_cloudless_v1_sync_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\x04R\aversion\x12\x14\n" +
-	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\"~\n" +
+	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\x12!\n" +
+	"\frecovery_key\x18\x14 \x01(\fR\vrecoveryKey\x129\n" +
+	"\vauthorities\x18\x1e \x03(\v2\x17.cloudless.v1.AuthorityR\vauthorities\"~\n" +
 	"\n" +
 	"Revocation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
@@ -758,7 +784,7 @@ const file_cloudless_v1_sync_proto_rawDesc = "" +
 	"\bservices\x18\x05 \x03(\v2\x15.cloudless.v1.ServiceR\bservices\x12+\n" +
 	"\x06images\x18\x06 \x03(\v2\x13.cloudless.v1.ImageR\x06images\x12:\n" +
 	"\vrevocations\x18\a \x03(\v2\x18.cloudless.v1.RevocationR\vrevocations\x12\x16\n" +
-	"\x06leader\x18\b \x01(\tR\x06leader\"\xe6\x01\n" +
+	"\x06leader\x18\b \x01(\tR\x06leader\"\xa0\x02\n" +
 	"\n" +
 	"NodeReport\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
@@ -766,7 +792,8 @@ const file_cloudless_v1_sync_proto_rawDesc = "" +
 	"\tinventory\x18\x03 \x01(\v2\x17.cloudless.v1.InventoryR\tinventory\x127\n" +
 	"\breplicas\x18\x04 \x03(\v2\x1b.cloudless.v1.ReplicaReportR\breplicas\x12\x1a\n" +
 	"\bcomplete\x18\x05 \x01(\bR\bcomplete\x12\x16\n" +
-	"\x06images\x18\x06 \x03(\tR\x06images\"?\n" +
+	"\x06images\x18\x06 \x03(\tR\x06images\x128\n" +
+	"\tauthority\x18\x14 \x01(\v2\x1a.cloudless.v1.AuthorityUseR\tauthority\"?\n" +
 	"\vSyncRequest\x120\n" +
 	"\x06report\x18\x01 \x01(\v2\x18.cloudless.v1.NodeReportR\x06report\"l\n" +
 	"\fSyncResponse\x12-\n" +
@@ -821,41 +848,45 @@ var file_cloudless_v1_sync_proto_goTypes = []any{
 	(*RegisterImageRequest)(nil),     // 9: cloudless.v1.RegisterImageRequest
 	(*RegisterImageResponse)(nil),    // 10: cloudless.v1.RegisterImageResponse
 	(*timestamppb.Timestamp)(nil),    // 11: google.protobuf.Timestamp
-	(*Node)(nil),                     // 12: cloudless.v1.Node
-	(*Replica)(nil),                  // 13: cloudless.v1.Replica
-	(*Service)(nil),                  // 14: cloudless.v1.Service
-	(*Image)(nil),                    // 15: cloudless.v1.Image
-	(*Inventory)(nil),                // 16: cloudless.v1.Inventory
-	(*ReplicaReport)(nil),            // 17: cloudless.v1.ReplicaReport
+	(*Authority)(nil),                // 12: cloudless.v1.Authority
+	(*Node)(nil),                     // 13: cloudless.v1.Node
+	(*Replica)(nil),                  // 14: cloudless.v1.Replica
+	(*Service)(nil),                  // 15: cloudless.v1.Service
+	(*Image)(nil),                    // 16: cloudless.v1.Image
+	(*Inventory)(nil),                // 17: cloudless.v1.Inventory
+	(*ReplicaReport)(nil),            // 18: cloudless.v1.ReplicaReport
+	(*AuthorityUse)(nil),             // 19: cloudless.v1.AuthorityUse
 }
 var file_cloudless_v1_sync_proto_depIdxs = []int32{
 	11, // 0: cloudless.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
-	11, // 1: cloudless.v1.Revocation.at:type_name -> google.protobuf.Timestamp
-	0,  // 2: cloudless.v1.ClusterView.cluster:type_name -> cloudless.v1.Cluster
-	12, // 3: cloudless.v1.ClusterView.nodes:type_name -> cloudless.v1.Node
-	13, // 4: cloudless.v1.ClusterView.replicas:type_name -> cloudless.v1.Replica
-	14, // 5: cloudless.v1.ClusterView.services:type_name -> cloudless.v1.Service
-	15, // 6: cloudless.v1.ClusterView.images:type_name -> cloudless.v1.Image
-	1,  // 7: cloudless.v1.ClusterView.revocations:type_name -> cloudless.v1.Revocation
-	16, // 8: cloudless.v1.NodeReport.inventory:type_name -> cloudless.v1.Inventory
-	17, // 9: cloudless.v1.NodeReport.replicas:type_name -> cloudless.v1.ReplicaReport
-	3,  // 10: cloudless.v1.SyncRequest.report:type_name -> cloudless.v1.NodeReport
-	2,  // 11: cloudless.v1.SyncResponse.view:type_name -> cloudless.v1.ClusterView
-	6,  // 12: cloudless.v1.SyncResponse.delta:type_name -> cloudless.v1.ViewDelta
-	2,  // 13: cloudless.v1.ViewDelta.changed:type_name -> cloudless.v1.ClusterView
-	15, // 14: cloudless.v1.RegisterImageRequest.image:type_name -> cloudless.v1.Image
-	15, // 15: cloudless.v1.RegisterImageResponse.image:type_name -> cloudless.v1.Image
-	4,  // 16: cloudless.v1.SyncService.Sync:input_type -> cloudless.v1.SyncRequest
-	7,  // 17: cloudless.v1.SyncService.RenewCertificate:input_type -> cloudless.v1.RenewCertificateRequest
-	9,  // 18: cloudless.v1.SyncService.RegisterImage:input_type -> cloudless.v1.RegisterImageRequest
-	5,  // 19: cloudless.v1.SyncService.Sync:output_type -> cloudless.v1.SyncResponse
-	8,  // 20: cloudless.v1.SyncService.RenewCertificate:output_type -> cloudless.v1.RenewCertificateResponse
-	10, // 21: cloudless.v1.SyncService.RegisterImage:output_type -> cloudless.v1.RegisterImageResponse
-	19, // [19:22] is the sub-list for method output_type
-	16, // [16:19] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	12, // 1: cloudless.v1.Cluster.authorities:type_name -> cloudless.v1.Authority
+	11, // 2: cloudless.v1.Revocation.at:type_name -> google.protobuf.Timestamp
+	0,  // 3: cloudless.v1.ClusterView.cluster:type_name -> cloudless.v1.Cluster
+	13, // 4: cloudless.v1.ClusterView.nodes:type_name -> cloudless.v1.Node
+	14, // 5: cloudless.v1.ClusterView.replicas:type_name -> cloudless.v1.Replica
+	15, // 6: cloudless.v1.ClusterView.services:type_name -> cloudless.v1.Service
+	16, // 7: cloudless.v1.ClusterView.images:type_name -> cloudless.v1.Image
+	1,  // 8: cloudless.v1.ClusterView.revocations:type_name -> cloudless.v1.Revocation
+	17, // 9: cloudless.v1.NodeReport.inventory:type_name -> cloudless.v1.Inventory
+	18, // 10: cloudless.v1.NodeReport.replicas:type_name -> cloudless.v1.ReplicaReport
+	19, // 11: cloudless.v1.NodeReport.authority:type_name -> cloudless.v1.AuthorityUse
+	3,  // 12: cloudless.v1.SyncRequest.report:type_name -> cloudless.v1.NodeReport
+	2,  // 13: cloudless.v1.SyncResponse.view:type_name -> cloudless.v1.ClusterView
+	6,  // 14: cloudless.v1.SyncResponse.delta:type_name -> cloudless.v1.ViewDelta
+	2,  // 15: cloudless.v1.ViewDelta.changed:type_name -> cloudless.v1.ClusterView
+	16, // 16: cloudless.v1.RegisterImageRequest.image:type_name -> cloudless.v1.Image
+	16, // 17: cloudless.v1.RegisterImageResponse.image:type_name -> cloudless.v1.Image
+	4,  // 18: cloudless.v1.SyncService.Sync:input_type -> cloudless.v1.SyncRequest
+	7,  // 19: cloudless.v1.SyncService.RenewCertificate:input_type -> cloudless.v1.RenewCertificateRequest
+	9,  // 20: cloudless.v1.SyncService.RegisterImage:input_type -> cloudless.v1.RegisterImageRequest
+	5,  // 21: cloudless.v1.SyncService.Sync:output_type -> cloudless.v1.SyncResponse
+	8,  // 22: cloudless.v1.SyncService.RenewCertificate:output_type -> cloudless.v1.RenewCertificateResponse
+	10, // 23: cloudless.v1.SyncService.RegisterImage:output_type -> cloudless.v1.RegisterImageResponse
+	21, // [21:24] is the sub-list for method output_type
+	18, // [18:21] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_cloudless_v1_sync_proto_init() }
@@ -863,6 +894,7 @@ func file_cloudless_v1_sync_proto_init() {
 	if File_cloudless_v1_sync_proto != nil {
 		return
 	}
+	file_cloudless_v1_authority_proto_init()
 	file_cloudless_v1_image_proto_init()
 	file_cloudless_v1_network_proto_init()
 	file_cloudless_v1_node_proto_init()
