@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	natpmp "github.com/jackpal/go-nat-pmp"
 	"github.com/libp2p/go-libp2p/core/network"
 	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
 	"github.com/libp2p/go-netroute"
@@ -27,20 +26,16 @@ const (
 	mapPoll     = 100 * time.Millisecond // until the host listens
 )
 
-// portMapper asks the router for ports: by UPnP, which libp2p does, and by
-// NAT-PMP. That is done here, because libp2p looks for the gateway by a route to
-// 0.0.0.0, which the version of netroute that it wants refuses, and because it
-// would wait ten seconds for UPnP first.
-type portMapper struct {
-	basichost.NATManager // UPnP
-	net                  network.Network
-	cancel               context.CancelFunc
-	done                 chan struct{}
-	started              atomic.Bool // the fields above are set
-
-	mu    sync.Mutex
-	ports map[socket]netip.AddrPort
+// mapper asks one router for ports, in one of the two protocols.
+type mapper interface {
+	// mapPorts maps sockets, or renews what is mapped. It returns what it got, also
+	// beside an error.
+	mapPorts(ctx context.Context, sockets []socket, lifetime time.Duration) (mappings, error)
+	unmap(ctx context.Context, ports mappings) error
 }
+
+// mappings say what sockets look like from outside.
+type mappings map[socket]netip.AddrPort
 
 // socket is a port on which the host listens.
 type socket struct {
@@ -48,13 +43,50 @@ type socket struct {
 	port  int
 }
 
+// route is how this device reaches the internet.
+type route struct {
+	gateway netip.Addr
+	local   netip.Addr // this device's address towards it
+}
+
+// portMapper has the router let strangers in, by UPnP or by NAT-PMP, whichever
+// answers first. It stands in for libp2p's own, which takes seconds to find a
+// router with UPnP and looks for one with NAT-PMP by a route that its version of
+// netroute refuses.
+type portMapper struct {
+	net     network.Network
+	cancel  context.CancelFunc
+	done    chan struct{}
+	kick    chan struct{}
+	started atomic.Bool // the fields above are set
+
+	at     route
+	using  mapper   // nil until one has mapped something
+	others []mapper // that are tried until then
+
+	mu    sync.Mutex
+	ports mappings
+}
+
 // start is called by libp2p, which also closes it.
 func (p *portMapper) start(n network.Network) basichost.NATManager {
 	ctx, cancel := context.WithCancel(context.Background())
-	p.NATManager, p.net, p.cancel, p.done = basichost.NewNATManager(n), n, cancel, make(chan struct{})
+	p.net, p.cancel, p.done, p.kick = n, cancel, make(chan struct{}), make(chan struct{}, 1)
 	p.started.Store(true)
 	go p.run(ctx)
 	return p
+}
+
+// wake has the router asked again at once: this device may have moved, or the
+// router may have another address.
+func (p *portMapper) wake() {
+	if !p.started.Load() {
+		return
+	}
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
 }
 
 // mapsUDP reports whether the router lets strangers in by UDP.
@@ -77,16 +109,17 @@ func (p *portMapper) mapped() []multiaddr.Multiaddr {
 	return out
 }
 
-// run asks for a mapping of every port and renews it in time.
+// run keeps every port mapped.
 func (p *portMapper) run(ctx context.Context) {
 	defer close(p.done)
+	defer p.withdraw()
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for {
 		select {
 		case <-pause.C:
+		case <-p.kick:
 		case <-ctx.Done():
-			p.withdraw()
 			return
 		}
 		sockets := p.sockets()
@@ -94,26 +127,83 @@ func (p *portMapper) run(ctx context.Context) {
 			pause.Reset(mapPoll)
 			continue
 		}
-		ports, _ := mapPorts(sockets, int(mapLifetime/time.Second)) // no such router: looked for again later
-		p.mu.Lock()
-		p.ports = ports
-		p.mu.Unlock()
+		p.round(ctx, sockets)
 		pause.Reset(mapRenew)
+	}
+}
+
+// round maps what is to be mapped, or renews it.
+func (p *portMapper) round(ctx context.Context, sockets []socket) {
+	at, err := defaultRoute()
+	if err != nil {
+		p.set(nil, nil)
+		return
+	}
+	if at != p.at {
+		p.at, p.others = at, []mapper{&natPMP{at.gateway}, newUPnP(at)}
+		p.set(nil, nil) // the mappings of another router
+	}
+	if p.using != nil {
+		ports, err := p.using.mapPorts(ctx, sockets, mapLifetime)
+		if err == nil {
+			p.set(p.using, ports)
+			return
+		}
+	}
+	p.set(p.race(ctx, sockets))
+}
+
+// race asks in all protocols at once. The first that maps something is used.
+func (p *portMapper) race(ctx context.Context, sockets []socket) (winner mapper, won mappings) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		by    mapper
+		ports mappings
+	}
+	results := make(chan result, len(p.others))
+	for _, by := range p.others {
+		go func() {
+			ports, _ := by.mapPorts(ctx, sockets, mapLifetime) // no such router: looked for again later
+			results <- result{by, ports}
+		}()
+	}
+	for range p.others {
+		if r := <-results; winner == nil && len(r.ports) > 0 {
+			winner, won = r.by, r.ports
+			p.set(winner, won)
+			cancel()
+		}
+	}
+	return winner, won
+}
+
+// set takes over what was mapped. A router that has no public address itself is
+// of no use: its mappings lead from one private network into another.
+func (p *portMapper) set(by mapper, ports mappings) {
+	p.using = by
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ports = make(mappings)
+	for s, outside := range ports {
+		if a, err := manet.FromNetAddr(net.UDPAddrFromAddrPort(outside)); err == nil && manet.IsPublicAddr(a) {
+			p.ports[s] = outside
+		}
 	}
 }
 
 // withdraw gives the ports back.
 func (p *portMapper) withdraw() {
+	if p.using == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), mapTimeout)
+	defer cancel()
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	var sockets []socket
-	for s := range p.ports {
-		sockets = append(sockets, s)
-	}
-	if len(sockets) > 0 {
-		_, _ = mapPorts(sockets, 0)
-	}
-	p.ports = nil
+	ports := p.ports
+	p.mu.Unlock()
+	_ = p.using.unmap(ctx, ports) // they end by themselves otherwise
+	p.set(nil, nil)
 }
 
 // sockets lists what the host listens on by IPv4, other than on the loopback.
@@ -134,61 +224,30 @@ func socketOf(a multiaddr.Multiaddr) (socket, bool) {
 	if !ok || !ip.Is4() || ip.IsLoopback() || len(a) < 2 {
 		return socket{}, false
 	}
-	port, err := strconv.Atoi(a[1].Value())
-	return socket{a[1].Protocol().Name, port}, err == nil
+	port, err := strconv.ParseUint(a[1].Value(), 10, 16)
+	return socket{a[1].Protocol().Name, int(port)}, err == nil
 }
 
-// mapPorts asks the gateway. A lifetime of 0 ends the mappings.
-func mapPorts(sockets []socket, lifetime int) (map[socket]netip.AddrPort, error) {
-	gateway, err := defaultGateway()
-	if err != nil {
-		return nil, err
-	}
-	c := natpmp.NewClientWithTimeout(gateway, mapTimeout)
-	outside, err := c.GetExternalAddress()
-	if err != nil {
-		return nil, fmt.Errorf("ask router for its address: %w", err)
-	}
-	ports := make(map[socket]netip.AddrPort)
-	var failed []error
-	for _, s := range sockets {
-		wanted := s.port
-		if lifetime == 0 {
-			wanted = 0
-		}
-		r, err := c.AddPortMapping(s.proto, s.port, wanted, lifetime)
-		if err != nil {
-			failed = append(failed, fmt.Errorf("map %s port %d: %w", s.proto, s.port, err))
-			continue
-		}
-		if r.MappedExternalPort != 0 {
-			ports[s] = netip.AddrPortFrom(netip.AddrFrom4(outside.ExternalIPAddress), r.MappedExternalPort)
-		}
-	}
-	return ports, errors.Join(failed...)
-}
-
-// defaultGateway is the router towards the internet.
-func defaultGateway() (net.IP, error) {
+// defaultRoute is the way to the internet by IPv4.
+func defaultRoute() (route, error) {
 	routes, err := netroute.New()
 	if err != nil {
-		return nil, fmt.Errorf("read routes: %w", err)
+		return route{}, fmt.Errorf("read routes: %w", err)
 	}
-	_, gateway, _, err := routes.Route(net.IPv4(1, 1, 1, 1)) // any address that is not ours
+	_, gateway, local, err := routes.Route(net.IPv4(1, 1, 1, 1)) // any address that is not ours
 	if err != nil {
-		return nil, fmt.Errorf("find default gateway: %w", err)
+		return route{}, fmt.Errorf("find default gateway: %w", err)
 	}
-	if gateway == nil {
-		return nil, errors.New("find default gateway: there is none")
+	g, ok := netip.AddrFromSlice(gateway)
+	l, known := netip.AddrFromSlice(local)
+	if !ok || !known {
+		return route{}, errors.New("find default gateway: there is none")
 	}
-	return gateway, nil
+	return route{g.Unmap(), l.Unmap()}, nil
 }
 
 // GetMapping returns what a listen address is mapped to, nil without a mapping.
 func (p *portMapper) GetMapping(a multiaddr.Multiaddr) multiaddr.Multiaddr {
-	if mapped := p.NATManager.GetMapping(a); mapped != nil {
-		return mapped
-	}
 	s, ok := socketOf(a)
 	if !ok {
 		return nil
@@ -219,12 +278,12 @@ func withSocket(a multiaddr.Multiaddr, to netip.AddrPort) multiaddr.Multiaddr {
 func (p *portMapper) HasDiscoveredNAT() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.ports) > 0 || p.NATManager.HasDiscoveredNAT()
+	return len(p.ports) > 0
 }
 
 // Close ends the mappings.
 func (p *portMapper) Close() error {
 	p.cancel()
 	<-p.done
-	return p.NATManager.Close()
+	return nil
 }

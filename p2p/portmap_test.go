@@ -21,7 +21,7 @@ func TestSocketOf(t *testing.T) {
 }
 
 func TestPortMapperTranslates(t *testing.T) {
-	p := &portMapper{NATManager: noUPnP{}, ports: map[socket]netip.AddrPort{
+	p := &portMapper{ports: mappings{
 		{"udp", 4000}: netip.MustParseAddrPort("9.0.0.1:50000"),
 		{"tcp", 4717}: netip.MustParseAddrPort("9.0.0.1:4717"),
 	}}
@@ -37,9 +37,3 @@ func TestPortMapperTranslates(t *testing.T) {
 		t.Errorf("a port that is not mapped is mapped to %s", got)
 	}
 }
-
-type noUPnP struct{}
-
-func (noUPnP) GetMapping(multiaddr.Multiaddr) multiaddr.Multiaddr { return nil }
-func (noUPnP) HasDiscoveredNAT() bool                             { return false }
-func (noUPnP) Close() error                                       { return nil }

@@ -113,6 +113,7 @@ func (m *Mesh) reached(e any) {
 	case event.EvtLocalAddressesUpdated:
 		if e.Diffs && slices.ContainsFunc(e.Current, func(a event.UpdatedAddress) bool { return a.Action == event.Added }) {
 			m.outside.suspect()
+			m.ports.wake()
 			m.keeper.reset(nil) // another network: what failed may work now
 		}
 	}

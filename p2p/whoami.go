@@ -57,6 +57,7 @@ func (m *Mesh) watchOutside(ctx context.Context) {
 		}
 		if m.lookOutside(ctx) {
 			m.log.Info("this device has another address now", zap.Strings("addresses", m.Addrs()))
+			m.ports.wake()
 			m.pulses.giveUp(func(peer.ID) bool { return true })
 			m.keeper.reset(nil)
 		}
