@@ -46,6 +46,7 @@ func daemon() []cli.Option {
 			MetricsListen: c.MetricsListen,
 			Containerd:    c.Containerd,
 			NoWorkloads:   c.NoWorkloads,
+			Bandwidth:     c.Bandwidth,
 			CgroupParent:  os.Getenv("CLOUDLESS_CGROUP_PARENT"),
 			Version:       buildinfo.Read(),
 		}, log)

@@ -1,5 +1,7 @@
 package api
 
+import "strings"
+
 // StorageClass is the kind of disk that holds a node's data.
 type StorageClass string
 
@@ -42,3 +44,19 @@ const (
 	BandwidthMeasured BandwidthSource = "measured"
 	BandwidthOperator BandwidthSource = "operator" // node start --bandwidth
 )
+
+// hardware answers for labels that nobody has set: the class of the storage,
+// the maker of the first GPU, and what the node runs on.
+func (i *Inventory) hardware(key string) (string, bool) {
+	switch key {
+	case "storage":
+		return string(i.StorageClass), i.StorageClass != "" && i.StorageClass != StorageUnknown
+	case "gpu":
+		if len(i.GPUs) > 0 {
+			return strings.ToLower(i.GPUs[0].Vendor), true
+		}
+	case "power":
+		return string(i.Power.Source), i.Power.Source != ""
+	}
+	return "", false
+}

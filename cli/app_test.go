@@ -48,7 +48,7 @@ func TestNodeStart(t *testing.T) {
 		"node", "start", "--data-dir", "/d", "--join", "-", "--name", "pi", "--region", "eu", "--zone", "home-a",
 		"--label", "a=1", "--label", "b=", "--taint", "gpu=yes:NoSchedule", "--taint", "slow:PreferNoSchedule",
 		"--listen", "/ip4/0.0.0.0/tcp/1", "--announce", "/ip4/192.0.2.1/tcp/1", "--public", "yes", "--anchor", "never",
-		"--relay-limit", "50Mbps", "--socket", "/s", "--api-listen", ":443", "--metrics-listen", "127.0.0.1:9090", "--containerd", "/c", "--no-workloads",
+		"--relay-limit", "50Mbps", "--bandwidth", "20Mbps", "--socket", "/s", "--api-listen", ":443", "--metrics-listen", "127.0.0.1:9090", "--containerd", "/c", "--no-workloads",
 	}
 	var stderr bytes.Buffer
 	if code := Run(t.Context(), args, strings.NewReader(token+"\n"), nil, &stderr, daemon); code != 0 {
@@ -58,7 +58,7 @@ func TestNodeStart(t *testing.T) {
 		DataDir: "/d", Join: token, Name: "pi", Region: "eu", Zone: "home-a",
 		Labels: map[string]string{"a": "1", "b": ""},
 		Taints: []api.Taint{{Key: "gpu", Value: "yes", Effect: "NoSchedule"}, {Key: "slow", Effect: "PreferNoSchedule"}},
-		Listen: []string{"/ip4/0.0.0.0/tcp/1"}, Announce: []string{"/ip4/192.0.2.1/tcp/1"}, Public: "yes", Anchor: "never", RelayLimit: 50e6,
+		Listen: []string{"/ip4/0.0.0.0/tcp/1"}, Announce: []string{"/ip4/192.0.2.1/tcp/1"}, Public: "yes", Anchor: "never", RelayLimit: 50e6, Bandwidth: 20e6,
 		Socket: "/s", APIListen: ":443", MetricsListen: "127.0.0.1:9090", Containerd: "/c", NoWorkloads: true,
 	}
 	if !reflect.DeepEqual(got, want) {

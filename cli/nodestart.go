@@ -34,6 +34,7 @@ type NodeConfig struct {
 	MetricsListen string        // host:port
 	Containerd    string        // address
 	NoWorkloads   bool
+	Bandwidth     api.Bandwidth // 0: it is measured
 }
 
 // nodeStartOptions are the flags as they were typed.
@@ -43,6 +44,7 @@ type nodeStartOptions struct {
 	labels []string
 	taints []string
 	relay  string
+	egress string
 }
 
 func (a *app) nodeStartCommand() *cobra.Command {
@@ -78,6 +80,7 @@ func (a *app) nodeStartCommand() *cobra.Command {
 	f.StringVar(&c.Public, "public", "auto", "reachable from the internet: `auto|yes|no`")
 	f.StringVar(&c.Anchor, "anchor", "auto", "may become an anchor: `auto|never|always`")
 	f.StringVar(&opts.relay, "relay-limit", "", "relay at most `BANDWIDTH` for others, e.g. 50Mbps (default as much as it can)")
+	f.StringVar(&opts.egress, "bandwidth", "", "it can send this `BANDWIDTH` to the internet, e.g. 50Mbps (default: measured)")
 	f.StringVar(&c.APIListen, "api-listen", "", "serve the API with mutual TLS at `HOST:PORT` as well")
 	f.StringVar(&c.MetricsListen, "metrics-listen", "", "serve metrics at `HOST:PORT`")
 	f.StringVar(&c.Containerd, "containerd", "", "`ADDRESS` of the containerd to use")
@@ -92,7 +95,7 @@ func (o *nodeStartOptions) parse(a *app) (NodeConfig, error) {
 		return NodeConfig{}, startUsage("--init", "cannot be given together with --join").
 			WithHint("--init founds a new cluster, --join enters one that is there")
 	}
-	for _, check := range []func(*NodeConfig) error{checkStartModes, checkStartListens, o.parseLabels, o.parseTaints, o.parseRelayLimit} {
+	for _, check := range []func(*NodeConfig) error{checkStartModes, checkStartListens, o.parseLabels, o.parseTaints, o.parseRelayLimit, o.parseBandwidth} {
 		if err := check(&cfg); err != nil {
 			return NodeConfig{}, err
 		}
@@ -172,6 +175,21 @@ func (o *nodeStartOptions) parseRelayLimit(c *NodeConfig) error {
 			WithHint("give at least 64kbps, or --public no so that nobody is relayed")
 	}
 	c.RelayLimit = limit
+	return nil
+}
+
+func (o *nodeStartOptions) parseBandwidth(c *NodeConfig) error {
+	if o.egress == "" {
+		return nil
+	}
+	bandwidth, err := api.ParseBandwidth(o.egress)
+	if err != nil {
+		return startUsage("--bandwidth", "%v", err)
+	}
+	if bandwidth == 0 {
+		return startUsage("--bandwidth", "a node without bandwidth is of no use").WithHint("leave it out to have it measured")
+	}
+	c.Bandwidth = bandwidth
 	return nil
 }
 

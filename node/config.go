@@ -40,6 +40,7 @@ type Config struct {
 	MetricsListen string        // host:port, loopback unless mTLS is wanted
 	Containerd    string        // address of a containerd socket, "" to look and else supervise one
 	NoWorkloads   bool          // a pure anchor or relay
+	Bandwidth     api.Bandwidth // to the internet, 0 to have it measured
 	CgroupParent  string        // below which containers get their cgroups, default /cloudless
 	Version       buildinfo.Info
 	Anchors       anchors.Config // how the leader chooses anchors

@@ -158,6 +158,8 @@ func (d *daemon) report() (api.NodeReport, <-chan struct{}) {
 	inv.Addresses = d.mesh.Addrs()
 	slices.Sort(inv.Addresses)
 	inv.Public, inv.NAT = d.mesh.Reachability()
+	inv.Power = d.power.current(time.Now())
+	inv.Capacity.Bandwidth, inv.BandwidthSource = d.bandwidth.current()
 	r := api.NodeReport{Node: d.self, Incarnation: d.incarnation, Inventory: &inv, Complete: true}
 	if d.worker == nil {
 		return r, nil

@@ -2,14 +2,19 @@ package node
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"runtime"
+	"sync"
+	"time"
 
 	"github.com/shirou/gopsutil/v4/cpu"
 	"github.com/shirou/gopsutil/v4/disk"
-	"github.com/shirou/gopsutil/v4/host"
 	"github.com/shirou/gopsutil/v4/mem"
+	"golang.org/x/sys/unix"
 
 	"github.com/cloudless-project/cloudless/api"
+	"github.com/cloudless-project/cloudless/node/host"
 )
 
 // The part of a device that workloads may not have, so that it stays a usable
@@ -19,9 +24,10 @@ const (
 	reservedStorage = 1 << 30
 )
 
-// takeInventory measures the device. What does not change while the daemon
-// runs is measured once.
+// takeInventory measures the device: what does not change while the daemon
+// runs.
 func takeInventory(ctx context.Context, cfg *Config) (api.Inventory, error) {
+	root := os.DirFS("/")
 	inv := api.Inventory{
 		Name:         cfg.Name,
 		Region:       cfg.Region,
@@ -30,14 +36,14 @@ func takeInventory(ctx context.Context, cfg *Config) (api.Inventory, error) {
 		Taints:       cfg.Taints,
 		Arch:         runtime.GOARCH,
 		OS:           runtime.GOOS,
+		Kernel:       host.Kernel(root),
 		Version:      cfg.Version.Version,
 		Worker:       !cfg.NoWorkloads,
 		Anchor:       cfg.Anchor,
-		StorageClass: "unknown",
+		StorageClass: storageClass(cfg.DataDir),
 		NAT:          api.NATUnknown,
-	}
-	if kernel, err := host.KernelVersionWithContext(ctx); err == nil {
-		inv.Kernel = kernel
+		Cgroup:       host.Cgroup(root),
+		GPUs:         host.GPUs(root),
 	}
 	cores, err := cpu.CountsWithContext(ctx, true)
 	if err != nil {
@@ -55,8 +61,36 @@ func takeInventory(ctx context.Context, cfg *Config) (api.Inventory, error) {
 		CPU:     api.CPU(cores * 1000),
 		Memory:  api.Bytes(memory.Total) - min(reservedMemory, api.Bytes(memory.Total)/2),
 		Storage: max(0, api.Bytes(storage.Free)-reservedStorage),
-		// A home uplink that nobody measured yet; requests of bandwidth are small.
-		Bandwidth: 100_000_000,
 	}
 	return inv, nil
+}
+
+// storageClass tells on what kind of disk a directory lies.
+func storageClass(dir string) api.StorageClass {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return api.StorageUnknown
+	}
+	dev := uint64(st.Dev) // of another type elsewhere
+	return host.StorageClass(os.DirFS("/"), fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev)), dir)
+}
+
+// powerEvery is how often the source of power is looked at: asking a battery
+// can take its controller milliseconds.
+const powerEvery = time.Minute
+
+// powerMeter remembers what the device runs on.
+type powerMeter struct {
+	mu    sync.Mutex
+	seen  time.Time
+	power api.Power
+}
+
+func (m *powerMeter) current(now time.Time) api.Power {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.seen.IsZero() || now.Sub(m.seen) >= powerEvery {
+		m.power, m.seen = host.Power(os.DirFS("/")), now
+	}
+	return m.power
 }

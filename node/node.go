@@ -56,6 +56,8 @@ type daemon struct {
 	log         *zap.Logger
 	registry    *prometheus.Registry
 	inventory   api.Inventory // what does not change while the daemon runs
+	power       powerMeter
+	bandwidth   *bandwidth
 
 	memberMu sync.Mutex
 	member   *membership
@@ -102,6 +104,7 @@ func build(ctx context.Context, cfg Config, dir *dataDir, key ed25519.PrivateKey
 	steps := []func() error{
 		func() error { return d.buildRuntime(ctx) },
 		d.buildMesh,
+		d.buildBandwidth,
 		d.buildOffice,
 		d.buildNetwork,
 		func() error { return d.buildWorker(ctx) },

@@ -204,11 +204,15 @@ func (o *outgoing) due(r api.NodeReport, now time.Time) bool {
 	return true
 }
 
-// withoutPaths is a report without what depends on the network around.
+// withoutPaths is a report without what depends on the network, and on the
+// plug, around.
 func withoutPaths(r *pb.NodeReport) *pb.NodeReport {
 	c := proto.CloneOf(r)
 	if inv := c.GetInventory(); inv != nil {
-		inv.Addresses, inv.Public, inv.Nat = nil, false, ""
+		inv.Addresses, inv.Public, inv.Nat, inv.Power, inv.BandwidthSource = nil, false, "", nil, ""
+		if capacity := inv.GetCapacity(); capacity != nil {
+			capacity.BandwidthBps = 0
+		}
 	}
 	return c
 }
