@@ -33,6 +33,8 @@ const (
 	ProtoGauge = "/cloudless/gauge/1" // bandwidth is measured
 
 	ProtoRecords = "/cloudless/records/1"
+
+	ProtoRevocations = "/cloudless/revocations/1"
 )
 
 // The topics of the mesh.

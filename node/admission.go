@@ -2,7 +2,6 @@ package node
 
 import (
 	"crypto/x509"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -25,20 +24,20 @@ const (
 // admission decides who is a member, and says that this node is one. It
 // implements p2p.Admission.
 type admission struct {
-	ca *x509.Certificate
-	id api.NodeID
+	ca      *x509.Certificate
+	id      api.NodeID
+	revoked *revocations
 
 	mu         sync.RWMutex
 	anchor     bool // this node is one
 	cert       []byte
 	member     api.Member
 	renewAt    time.Time
-	revoked    map[api.NodeID]bool
 	anchorSeen time.Time
 }
 
 func newAdmission(ca *x509.Certificate, id api.NodeID, cert []byte, anchor bool) (*admission, error) {
-	a := &admission{ca: ca, id: id, anchor: anchor, revoked: make(map[api.NodeID]bool)}
+	a := &admission{ca: ca, id: id, anchor: anchor, revoked: newRevocations()}
 	return a, a.replace(cert)
 }
 
@@ -113,40 +112,8 @@ func lapsed(m api.Member, now time.Time) bool {
 
 // Revoked reports whether an identity is dead.
 func (a *admission) Revoked(peer api.NodeID) bool {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	return a.revoked[peer]
-}
-
-// removed returns what to tell people once this node's own identity is dead,
-// and else nil. It is dead for good: the way back is a new one.
-func (a *admission) removed() error {
-	if !a.Revoked(a.id) {
-		return nil
-	}
-	return errRemoved
-}
-
-// errRemoved tells that this node's own identity was revoked.
-var errRemoved = api.Errorf(api.KindDenied, "this node was removed from the cluster").
-	WithHint("empty its data directory and join with a new token to come back")
-
-// logRemoved says loudly that this node is no member any more.
-func (d *daemon) logRemoved() {
-	d.log.Error(fmt.Sprintf("this node was removed from the cluster: empty %s and join with a new token to come back", d.cfg.DataDir))
-}
-
-// learn takes the revocations of a view in and returns those that are new.
-func (a *admission) learn(revocations []api.Revocation) (fresh []api.NodeID) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, r := range revocations {
-		if id := api.NodeID(r.ID); !a.revoked[id] {
-			a.revoked[id] = true
-			fresh = append(fresh, id)
-		}
-	}
-	return fresh
+	_, dead := a.revoked.get(peer)
+	return dead
 }
 
 // setAnchor notes whether this node is an anchor.

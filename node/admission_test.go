@@ -81,7 +81,7 @@ func TestExpiredCertificates(t *testing.T) {
 		if _, err := c.at.Verify(id, cert); (err == nil) != c.want {
 			t.Errorf("%s: admitted is %v, want %v (%v)", c.name, err == nil, c.want, err)
 		}
-		c.at.learn([]api.Revocation{{ID: string(id)}})
+		c.at.revoked.learn([]api.Revocation{{ID: string(id)}})
 		if _, err := c.at.Verify(id, cert); api.KindOf(err) != api.KindDenied {
 			t.Errorf("%s: still admitted after it was revoked: %v", c.name, err)
 		}

@@ -31,7 +31,7 @@ func become(ctx context.Context, cfg *Config, dir *dataDir, key ed25519.PrivateK
 	}
 	if m != nil {
 		if cfg.Join != "" && knownRemoved(dir, key) {
-			return nil, errRemoved.WithHint("empty %s and join with a new token to come back", cfg.DataDir)
+			return nil, errRemoved().WithHint("empty %s and join with a new token to come back", cfg.DataDir)
 		}
 		return m, resumes(cfg, m, log)
 	}

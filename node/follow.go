@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -30,38 +29,25 @@ func (d *daemon) receive(from api.NodeID, v api.ClusterView) error {
 	if v.Cluster.ID != d.member.Cluster {
 		return api.Errorf(api.KindDenied, "%s sends a view of cluster %q", from, v.Cluster.ID)
 	}
-	for _, id := range d.admission.learn(v.Revocations) {
-		switch {
-		case id == d.self:
-			d.logRemoved()
-		case d.office.IsLeader():
-			// It learns from the view that tells of it, which is on its way: once it
-			// is evicted nobody speaks to it any more. Its calls are refused already.
-			d.log.Info("an identity was revoked", zap.String("peer", string(id)))
-			time.AfterFunc(lastWord, func() { d.mesh.Evict(id) })
-		default:
-			d.log.Info("an identity was revoked", zap.String("peer", string(id)))
-			d.mesh.Evict(id)
-		}
-	}
+	d.revoke(v.Revocations, fromView)
 	d.herald.heard(v.Leader, v.Cluster.Epoch)
-	d.views.put(v)
+	d.views.put(d.admission.revoked.complete(v))
 	d.office.consider(v)
 	return nil
 }
-
-// lastWord is how long a removed node stays connected to the leader, to hear
-// that it was removed.
-const lastWord = 500 * time.Millisecond
 
 // follow makes the parts of the data plane act on every new view.
 func (d *daemon) follow(ctx context.Context) error {
 	ready, named := false, false
 	for {
 		v, known, changed := d.views.watch()
-		if known {
+		if d.admission.removed() != nil {
+			d.mesh.SetMembers(nil) // nobody speaks to this node any more
+		} else if known {
 			d.mesh.SetMembers(d.contacts(v))
 			d.saveContacts(v)
+		}
+		if known {
 			d.setTable()
 			if d.worker != nil {
 				d.worker.apply(v)

@@ -76,6 +76,9 @@ func (o *office) serve(cfg *control.Config) {
 	cfg.Issue = func(csr []byte, to api.Member) ([]byte, error) {
 		return with(o, func(a *anchor) ([]byte, error) { return a.issue(csr, to) })
 	}
+	cfg.Revoke = func(r api.Revocation) (api.Revocation, error) {
+		return with(o, func(a *anchor) (api.Revocation, error) { return a.authority.Revoke(r) })
+	}
 	cfg.Explain = func(v state.View, target string) (api.Explanation, error) {
 		return explain(v, target, time.Now())
 	}

@@ -22,9 +22,11 @@ const (
 	leaderCheck = 100 * time.Millisecond
 )
 
-// announcement is what a leader publishes; who it is is known from the message.
+// announcement is what a leader publishes, with the revocations of late; who it
+// is is known from the message. Other nodes pass on revocations alone.
 type announcement struct {
-	Epoch uint64 `json:"e"`
+	Epoch   uint64           `json:"e"`
+	Revoked []api.Revocation `json:"r,omitempty"`
 }
 
 // herald knows who leads, as far as this node has heard.
@@ -64,7 +66,11 @@ func (h *herald) watch() (api.NodeID, <-chan struct{}) {
 func (d *daemon) hearLeaders(ctx context.Context) error {
 	cancel, err := d.mesh.Subscribe(api.TopicMembership, func(from api.NodeID, data []byte) {
 		var a announcement
-		if json.Unmarshal(data, &a) != nil || a.Epoch < d.epoch() || !d.isAnchor(from) {
+		if json.Unmarshal(data, &a) != nil {
+			return
+		}
+		d.heardRevocations(from, a.Revoked)
+		if a.Epoch < d.epoch() || !d.isAnchor(from) {
 			return
 		}
 		d.herald.heard(from, a.Epoch)
@@ -94,11 +100,16 @@ func (d *daemon) isAnchor(id api.NodeID) bool {
 // announce tells every node that this anchor leads.
 func (a *anchor) announce(ctx context.Context) error {
 	a.daemon.herald.heard(a.daemon.self, a.epoch)
-	data, err := json.Marshal(announcement{Epoch: a.epoch})
-	if err != nil {
-		return err
-	}
+	var adopted uint64
 	for n := 0; ; n++ {
+		if news := a.daemon.admission.revoked.news(); news != adopted {
+			a.adoptRevocations(ctx)
+			adopted = news
+		}
+		data, err := json.Marshal(announcement{Epoch: a.epoch, Revoked: a.daemon.lateRevocations(time.Now())})
+		if err != nil {
+			return err
+		}
 		if err := a.daemon.mesh.Publish(ctx, api.TopicMembership, data); err != nil && ctx.Err() == nil {
 			a.daemon.log.Debug("announcing the leader failed", zap.Error(err))
 		}

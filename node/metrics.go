@@ -37,6 +37,7 @@ func metricsServer(address string, reg *prometheus.Registry, adm *admission, key
 	secure := !isLoopback(l.Addr())
 	if secure {
 		srv.TLSConfig = serverTLS(adm, key)
+		srv.Handler = membersOnly(adm, mux)
 	}
 	return func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, func() {
@@ -55,6 +56,22 @@ func metricsServer(address string, reg *prometheus.Registry, adm *admission, key
 		}
 		return err
 	}, nil
+}
+
+// membersOnly asks for every request anew: a connection may outlive the
+// membership that opened it.
+func membersOnly(adm *admission, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil {
+			http.Error(w, "members only", http.StatusForbidden)
+			return
+		}
+		if _, err := memberOf(adm, *r.TLS); err != nil {
+			http.Error(w, err.Error(), http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func isLoopback(a net.Addr) bool {

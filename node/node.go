@@ -71,6 +71,7 @@ type daemon struct {
 	worker    *worker         // nil without workloads
 	office    *office
 	herald    *herald
+	admitted  chan api.NodeID // nodes that were admitted just now
 
 	parts lifecycle
 }
@@ -87,6 +88,7 @@ func build(ctx context.Context, cfg Config, dir *dataDir, key ed25519.PrivateKey
 		registry: newRegistry(),
 		member:   m,
 		herald:   newHerald(),
+		admitted: make(chan api.NodeID, 256),
 	}
 	defer func() {
 		if err != nil {
@@ -128,9 +130,9 @@ func (d *daemon) buildMesh() error {
 	if d.admission, err = newAdmission(ca, d.self, d.member.Certificate, d.member.Anchor); err != nil {
 		return err
 	}
-	d.admission.learn(d.views.current().Revocations)
-	if d.admission.removed() != nil {
-		d.logRemoved()
+	d.admission.revoked.learn(d.views.current().Revocations)
+	if err := d.admission.removed(); err != nil {
+		d.logRemoved(err)
 	}
 	d.mesh, err = p2p.New(p2p.Config{
 		Key:        d.key,
@@ -141,6 +143,8 @@ func (d *daemon) buildMesh() error {
 		Cluster:    d.member.Cluster,
 		Admission:  d.admission,
 		Contacts:   d.contacts(d.views.current()),
+		Farewell:   farewell{d},
+		Admitted:   d.noteAdmitted,
 		NoLAN:      d.cfg.isolated,
 		NoPortMap:  d.cfg.isolated,
 		Log:        d.log.Named("mesh"),
@@ -237,6 +241,9 @@ func (d *daemon) buildLoops() error {
 		conn:   d.server.Conn,
 		redial: d.server.Redial,
 		candidates: func() []api.NodeID {
+			if d.admission.removed() != nil {
+				return nil
+			}
 			leader, _ := d.herald.watch()
 			return anchorsOf(leader, d.views.current(), d.knownAnchors(), d.self, d.office.current() != nil)
 		},
@@ -248,6 +255,7 @@ func (d *daemon) buildLoops() error {
 	}
 	d.parts.loop("sync", s.run)
 	d.parts.loop("leader", d.hearLeaders)
+	d.parts.loop("revocations", d.exchangeRevocations)
 	d.parts.loop("follow", d.follow)
 	d.parts.loop("certificate", d.renewCertificates)
 	return nil

@@ -47,23 +47,16 @@ func newDevice(t *testing.T, name string) *device {
 	return h
 }
 
-// start runs a daemon; edit changes what it is told.
+// start runs a daemon until it is ready; edit changes what it is told.
 func (h *device) start(edit func(*Config)) {
 	h.t.Helper()
-	cfg := h.cfg
-	if edit != nil {
-		edit(&cfg)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	h.stop, h.done = cancel, make(chan error, 1)
-	done := h.done
-	go func() { done <- Run(ctx, cfg, testLog(h.t)) }()
+	h.launch(edit)
 	c := h.client()
 	h.t.Cleanup(func() { c.Close() })
 	h.eventually("the daemon is ready", func(ctx context.Context) error {
 		select {
-		case err := <-done:
-			h.t.Fatalf("%s ended: %v", cfg.Name, err)
+		case err := <-h.done:
+			h.t.Fatalf("%s ended: %v", h.cfg.Name, err)
 		default:
 		}
 		st, err := c.Status(ctx)
@@ -72,6 +65,18 @@ func (h *device) start(edit func(*Config)) {
 		}
 		return err
 	})
+}
+
+// launch runs a daemon and does not wait for anything.
+func (h *device) launch(edit func(*Config)) {
+	cfg := h.cfg
+	if edit != nil {
+		edit(&cfg)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	h.stop, h.done = cancel, make(chan error, 1)
+	done := h.done
+	go func() { done <- Run(ctx, cfg, testLog(h.t)) }()
 }
 
 // shutdown ends the daemon as a signal would; it must end well.

@@ -87,8 +87,9 @@ type tlsConn struct {
 	*tls.Conn
 	adm *admission
 
-	mu     sync.Mutex
-	member api.Member
+	mu      sync.Mutex
+	member  api.Member
+	release func() // nil until proven
 }
 
 // Prove completes the handshake.
@@ -97,10 +98,23 @@ func (c *tlsConn) Prove(ctx context.Context) error {
 		return err
 	}
 	m, err := memberOf(c.adm, c.ConnectionState())
+	if err != nil {
+		return err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.member = m
-	return err
+	c.member, c.release = m, c.adm.revoked.hold(m.ID, c.NetConn())
+	return nil
+}
+
+// Close implements net.Conn.
+func (c *tlsConn) Close() error {
+	c.mu.Lock()
+	if c.release != nil {
+		c.release()
+	}
+	c.mu.Unlock()
+	return c.Conn.Close()
 }
 
 // Member returns who was proven.

@@ -73,6 +73,18 @@ func (c *viewCache) put(v api.ClusterView) {
 	c.mu.Unlock()
 }
 
+// amend changes the view that there is.
+func (c *viewCache) amend(change func(api.ClusterView) api.ClusterView) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.known {
+		return
+	}
+	c.view = change(c.view)
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
 const (
 	// viewBytesPerSecond bounds what views write to the disk, to 44 MB a day: in
 	// a cluster of hundreds of nodes something always changes, and every view

@@ -99,7 +99,11 @@ func (s *nodeServer) RemoveNode(ctx context.Context, req *pb.RemoveNodeRequest) 
 	if reason == "" {
 		reason = "removed by " + caller(ctx).Name()
 	}
-	if _, err := propose[any](ctx, s.Server, state.RemoveNode{ID: n.ID, Reason: reason, Now: s.cfg.Now()}); err != nil {
+	r, err := s.cfg.Revoke(api.Revocation{ID: string(n.ID), Reason: reason, At: s.cfg.Now()})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := propose[any](ctx, s.Server, state.RemoveNode{ID: n.ID, Reason: r.Reason, Now: r.At, Signature: r.Signature}); err != nil {
 		return nil, err
 	}
 	return &pb.RemoveNodeResponse{}, nil

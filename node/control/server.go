@@ -78,9 +78,10 @@ type Config struct {
 	Heard    func(api.NodeID)           // is told of every report, on the leader
 	Invite   func(api.Role) (identity.Token, error)
 	Issue    func(csr []byte, to api.Member) (certificate []byte, err error)
+	Revoke   func(api.Revocation) (api.Revocation, error) // signs it
 	Explain  func(v state.View, target string) (api.Explanation, error)
 	Diagnose func(context.Context) []api.Check // of the network around this node
-	Now      func() time.Time // default time.Now
+	Now      func() time.Time                  // default time.Now
 
 	Log     *zap.Logger
 	Metrics prometheus.Registerer
@@ -280,6 +281,11 @@ func (s *Server) admit(ctx context.Context, method string) (*Caller, rule, error
 	c, r, err := authorise(ctx, method)
 	if err != nil {
 		return nil, rule{}, err
+	}
+	if c.Via != "" { // whom it speaks for is its own word
+		if err := s.cfg.Standing(api.Member{ID: c.Via}, true); err != nil {
+			return nil, rule{}, err
+		}
 	}
 	renewing := method == pb.SyncService_RenewCertificate_FullMethodName
 	return c, r, s.cfg.Standing(c.Member, renewing)
