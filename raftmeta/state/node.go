@@ -148,11 +148,12 @@ func (c UpdateNode) apply(t *tx) (any, error) {
 	}
 	if c.Cordon != nil {
 		n.Cordoned = *c.Cordon
+		n.Draining = n.Draining && n.Cordoned
 		if !n.Cordoned && n.State == api.NodeDraining {
 			n.State, n.StateSince, n.StateReason = api.NodeReady, c.Now, "uncordoned"
 		}
 	}
-	if maps.Equal(n.Labels, old.Labels) && n.Cordoned == old.Cordoned && n.State == old.State {
+	if maps.Equal(n.Labels, old.Labels) && n.Cordoned == old.Cordoned && n.Draining == old.Draining && n.State == old.State {
 		return *old, nil
 	}
 	n.Version = t.index

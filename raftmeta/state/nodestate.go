@@ -11,7 +11,8 @@ const ReasonLeft = "left"
 
 // SetNodeState moves a node from one state to another; it refuses with
 // KindConflict when the node is not in From any more. Down makes the node's
-// replicas Lost; suspect and cut off leave them alone; draining cordons too.
+// replicas Lost; suspect and cut off leave them alone; draining cordons too,
+// and lasts until the node is uncordoned.
 type SetNodeState struct {
 	ID     api.NodeID    `json:"id"`
 	From   api.NodeState `json:"from"`
@@ -48,7 +49,7 @@ func (c SetNodeState) apply(t *tx) (any, error) {
 	}
 	n := *old
 	if c.To == api.NodeDraining {
-		n.Cordoned = true
+		n.Cordoned, n.Draining = true, true
 	}
 	t.moveNode(&n, c.To, c.Reason, c.Now)
 	if c.To == api.NodeDown {
@@ -57,8 +58,13 @@ func (c SetNodeState) apply(t *tx) (any, error) {
 	return n, nil
 }
 
-// moveNode puts a changed node into a state and tells about it.
+// moveNode puts a changed node into a state and tells about it. One that was
+// being drained when it fell silent is drained again when it is back.
 func (t *tx) moveNode(n *api.Node, to api.NodeState, reason string, now time.Time) {
+	if to == api.NodeReady && n.Draining {
+		to = api.NodeDraining
+	}
+	n.Unstable = n.Unstable && to == api.NodeSuspect
 	n.State, n.StateSince, n.StateReason, n.Version = to, now, clip(reason), t.index
 	nodes.put(t, n)
 	e := nodeEvents[to]

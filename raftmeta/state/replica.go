@@ -6,8 +6,9 @@ import (
 	"github.com/cloudless-project/cloudless/api"
 )
 
-// progress orders the states of a replica. Pending, Lost and Unknown are not
-// for a node to report, nor is Assigned news.
+// progress orders the states of a replica. Pending and Unknown are not for a
+// node to report, nor is Assigned news. Lost is its word on what it gave up
+// while it was cut off.
 var progress = map[api.ReplicaState]int{
 	api.ReplicaAssigned:  1,
 	api.ReplicaPreparing: 2,
@@ -18,6 +19,7 @@ var progress = map[api.ReplicaState]int{
 	api.ReplicaStopping:  6,
 	api.ReplicaStopped:   7,
 	api.ReplicaFailed:    7,
+	api.ReplicaLost:      7,
 }
 
 // advances reports whether a replica may go from one state to another.

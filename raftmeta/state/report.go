@@ -16,9 +16,14 @@ import (
 // node or that have ended are ignored: the node stops those, since they are
 // not among its assignments. A Complete report also says that what it does not
 // list is not there, among the replicas and among the images.
+//
+// A node that comes back from a death that was none, with the processes it had,
+// gets back the replicas that were taken for lost: between an original and its
+// replacement the scheduler decides.
 type ReportNode struct {
-	Report api.NodeReport `json:"report"`
-	Now    time.Time      `json:"now"`
+	Report   api.NodeReport `json:"report"`
+	Unstable string         `json:"unstable,omitempty"` // why a node that is back is kept out of service, "" = it is not
+	Now      time.Time      `json:"now"`
 }
 
 const (
@@ -45,7 +50,11 @@ func (c ReportNode) apply(t *tx) (any, error) {
 		n.Inventory.Name = old.Inventory.Name // the unique one that it was given
 	}
 	switch {
-	case n.State == api.NodeJoining || n.State == api.NodeSuspect || n.State == api.NodeCutOff || n.State == api.NodeDown:
+	case n.State == api.NodeDown && c.Unstable != "":
+		n.Unstable = true
+		t.moveNode(&n, api.NodeSuspect, c.Unstable, c.Now)
+	case n.State == api.NodeJoining || n.State == api.NodeCutOff || n.State == api.NodeDown ||
+		n.State == api.NodeSuspect && !(n.Unstable && c.Unstable != ""):
 		reason := "reported after it was " + string(n.State)
 		t.moveNode(&n, api.NodeReady, reason, c.Now)
 	case n.Incarnation != old.Incarnation || n.Authority != old.Authority || !equalJSON(n.Inventory, old.Inventory):
@@ -91,7 +100,7 @@ func checkInventory(inv *api.Inventory) error {
 // report takes over a node's word on one replica.
 func (t *tx) report(node api.NodeID, rep api.ReplicaReport, now time.Time) {
 	old := replicas.get(t.txn, string(rep.ID))
-	if old == nil || old.Node != node || old.State.Terminal() {
+	if old == nil || old.Node != node || old.State.Terminal() && !t.survived(old, rep) {
 		return
 	}
 	r := *old
@@ -99,7 +108,7 @@ func (t *tx) report(node api.NodeID, rep api.ReplicaReport, now time.Time) {
 	if rep.Restarts > old.Restarts && old.State == api.ReplicaReady && progress[to] < progress[old.State] {
 		to = api.ReplicaNotReady // its process is coming up again
 	}
-	moves := advances(old.State, to)
+	moves := advances(old.State, to) || old.State == api.ReplicaLost // which it was not
 	if rep.Restarts < old.Restarts || to != old.State && !moves {
 		return // older than what is known
 	}
@@ -120,6 +129,14 @@ func (t *tx) report(node api.NodeID, rep api.ReplicaReport, now time.Time) {
 	if r.State.Terminal() {
 		t.ended(&r, now)
 	}
+}
+
+// survived tells whether a replica that went down with its node did not: the
+// same run of its process is still there.
+func (t *tx) survived(old *api.Replica, rep api.ReplicaReport) bool {
+	w := workloads.get(t.txn, old.Workload)
+	return old.State == api.ReplicaLost && old.Desired == api.DesiredRun && w != nil && !w.Deleted && rep.State.Active() &&
+		!rep.StartedAt.IsZero() && rep.StartedAt.Equal(old.StartedAt) && rep.Restarts == old.Restarts
 }
 
 func sameReplica(a, b *api.Replica) bool {
@@ -143,6 +160,8 @@ func (t *tx) tellReport(old, r *api.Replica, now time.Time) {
 		t.replicaEvent(api.CodeReplicaReady, now, "Ready", r, "replica %s is ready on node %s", r.ID, t.nodeName(r.Node))
 	case api.ReplicaFailed:
 		t.replicaEvent(api.CodeReplicaFailed, now, "Failed", r, "replica %s failed: %s", r.ID, r.Reason)
+	case api.ReplicaLost:
+		t.replicaEvent(api.CodeReplicaLost, now, "GivenUp", r, "replica %s was given up by node %s: %s", r.ID, t.nodeName(r.Node), r.Reason)
 	case api.ReplicaStopped:
 		t.replicaEvent(api.CodeReplicaStopped, now, "Stopped", r, "replica %s stopped: %s", r.ID, r.Reason)
 	}

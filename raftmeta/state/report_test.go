@@ -34,7 +34,7 @@ func TestReportsMoveReplicasForwardOnly(t *testing.T) {
 		{api.ReplicaStarting, 1, api.ReplicaNotReady, "CLD2004 web.0.1; "}, // its process came up again
 		{api.ReplicaReady, 0, api.ReplicaNotReady, ""},                     // from before the restart
 		{api.ReplicaReady, 3, api.ReplicaReady, "CLD2004 web.0.1; CLD2003 web.0.1; "},
-		{api.ReplicaLost, 3, api.ReplicaReady, ""}, // not for a node to say
+		{api.ReplicaUnknown, 3, api.ReplicaReady, ""}, // not for a node to say
 		{api.ReplicaPending, 3, api.ReplicaReady, ""},
 		{"Nonsense", 3, api.ReplicaReady, ""},
 		{api.ReplicaStopping, 3, api.ReplicaStopping, ""},

@@ -489,7 +489,9 @@ type Node struct {
 	Anchor        bool                   `protobuf:"varint,14,opt,name=anchor,proto3" json:"anchor,omitempty"`                                // holds a copy of the state, or is about to
 	AnchorPolicy  string                 `protobuf:"bytes,15,opt,name=anchor_policy,json=anchorPolicy,proto3" json:"anchor_policy,omitempty"` // set by operators: always, never or "" for what the node says
 	Authority     *AuthorityUse          `protobuf:"bytes,40,opt,name=authority,proto3" json:"authority,omitempty"`
-	Problem       string                 `protobuf:"bytes,41,opt,name=problem,proto3" json:"problem,omitempty"` // what a person has to mend, and how
+	Problem       string                 `protobuf:"bytes,41,opt,name=problem,proto3" json:"problem,omitempty"`    // what a person has to mend, and how
+	Draining      bool                   `protobuf:"varint,42,opt,name=draining,proto3" json:"draining,omitempty"` // is to be emptied, also while it is out of sight
+	Unstable      bool                   `protobuf:"varint,43,opt,name=unstable,proto3" json:"unstable,omitempty"` // came back from a death that was none: suspect until it has been steady
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -641,6 +643,20 @@ func (x *Node) GetProblem() string {
 		return x.Problem
 	}
 	return ""
+}
+
+func (x *Node) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *Node) GetUnstable() bool {
+	if x != nil {
+		return x.Unstable
+	}
+	return false
 }
 
 // NodeStatus is a node plus what only the answering peer knows.
@@ -1151,7 +1167,7 @@ const file_cloudless_v1_node_proto_rawDesc = "" +
 	"\x06driver\x18\x03 \x01(\tR\x06driver\"9\n" +
 	"\x05Power\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x18\n" +
-	"\apercent\x18\x02 \x01(\x03R\apercent\"\xa7\x05\n" +
+	"\apercent\x18\x02 \x01(\x03R\apercent\"\xdf\x05\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x125\n" +
 	"\tinventory\x18\x02 \x01(\v2\x17.cloudless.v1.InventoryR\tinventory\x126\n" +
@@ -1172,7 +1188,9 @@ const file_cloudless_v1_node_proto_rawDesc = "" +
 	"\x06anchor\x18\x0e \x01(\bR\x06anchor\x12#\n" +
 	"\ranchor_policy\x18\x0f \x01(\tR\fanchorPolicy\x128\n" +
 	"\tauthority\x18( \x01(\v2\x1a.cloudless.v1.AuthorityUseR\tauthority\x12\x18\n" +
-	"\aproblem\x18) \x01(\tR\aproblem\x1a9\n" +
+	"\aproblem\x18) \x01(\tR\aproblem\x12\x1a\n" +
+	"\bdraining\x18* \x01(\bR\bdraining\x12\x1a\n" +
+	"\bunstable\x18+ \x01(\bR\bunstable\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe5\x01\n" +

@@ -31,7 +31,7 @@ type Replica struct {
 	Revision      int64                  `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
 	Spec          *WorkloadSpec          `protobuf:"bytes,6,opt,name=spec,proto3" json:"spec,omitempty"` // of that revision
 	Node          string                 `protobuf:"bytes,7,opt,name=node,proto3" json:"node,omitempty"`
-	Desired       string                 `protobuf:"bytes,8,opt,name=desired,proto3" json:"desired,omitempty"` // run or stop
+	Desired       string                 `protobuf:"bytes,8,opt,name=desired,proto3" json:"desired,omitempty"` // run, standby or stop
 	State         string                 `protobuf:"bytes,9,opt,name=state,proto3" json:"state,omitempty"`     // Pending, Assigned, … as in the design of the cluster
 	Reason        string                 `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
 	Decision      string                 `protobuf:"bytes,11,opt,name=decision,proto3" json:"decision,omitempty"` // why the anchor put it there
