@@ -57,11 +57,9 @@ type Interface struct {
 
 // Mapping is what the router does for this device when it is asked.
 type Mapping struct {
-	Asked bool // false when this device was told not to ask
-	UPnP  bool // a router that speaks UPnP answered
-	PMP   bool // … NAT-PMP
-	// Ports are those that it lets through: what others see.
-	Ports []string
+	Asked bool     // false when this device was told not to ask
+	By    string   // UPnP or NAT-PMP, "" when no router has granted anything
+	Ports []string // that it lets through, as others see them; none when the router is behind another one
 }
 
 // UDPState says whether UDP gets out of this network.
@@ -118,9 +116,15 @@ func (m *Mesh) mapping() Mapping {
 		return p
 	}
 	m.ports.mu.Lock()
-	p.PMP = len(m.ports.ports) > 0
+	using := m.ports.using
 	m.ports.mu.Unlock()
-	p.UPnP = m.ports.NATManager.HasDiscoveredNAT()
+	switch using.(type) {
+	case nil:
+	case *natPMP:
+		p.By = "NAT-PMP"
+	default:
+		p.By = "UPnP"
+	}
 	for _, a := range m.ports.mapped() {
 		if text := a.String(); !slices.Contains(p.Ports, text) {
 			p.Ports = append(p.Ports, text)

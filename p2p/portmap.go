@@ -61,7 +61,7 @@ type portMapper struct {
 	started atomic.Bool // the fields above are set
 
 	at     route
-	using  mapper   // nil until one has mapped something
+	using  mapper   // nil until one has mapped something; run's own, others read it under mu
 	others []mapper // that are tried until then
 
 	mu    sync.Mutex
@@ -181,9 +181,9 @@ func (p *portMapper) race(ctx context.Context, sockets []socket) (winner mapper,
 // set takes over what was mapped. A router that has no public address itself is
 // of no use: its mappings lead from one private network into another.
 func (p *portMapper) set(by mapper, ports mappings) {
-	p.using = by
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.using = by
 	p.ports = make(mappings)
 	for s, outside := range ports {
 		if a, err := manet.FromNetAddr(net.UDPAddrFromAddrPort(outside)); err == nil && manet.IsPublicAddr(a) {
