@@ -13,9 +13,10 @@ type Config struct {
 	RoughFloor   time.Duration // the same on a path that loses or delays heartbeats; default 4s
 	LonelyFloor  time.Duration // the same when there is nobody to ask; default 2.2s
 	BrokenFloor  time.Duration // the same when the connection broke as well; default 1.5s
+	FrozenFloor  time.Duration // the same when its device answers and its daemon does not; default 5s
 	Ceiling      time.Duration // most silence before down that a jittery link can earn; default 10s
 	Together     time.Duration // nodes that fell silent within this time did so together; default 3s
-	HouseGrace   time.Duration // how long a node is cut off before it is down; default 30s
+	ReturnGrace  time.Duration // how long a node that was cut off with others may take to come back after them; default 30s
 	PauseGrace   time.Duration // how long a daemon that said goodbye may be away; default 30s
 	Newcomer     time.Duration // extra silence allowed to a node that was never heard; default 5s
 }
@@ -31,9 +32,10 @@ func (c Config) withDefaults() Config {
 	def(&c.RoughFloor, 4*time.Second)
 	def(&c.LonelyFloor, 2200*time.Millisecond)
 	def(&c.BrokenFloor, 1500*time.Millisecond)
+	def(&c.FrozenFloor, 5*time.Second)
 	def(&c.Ceiling, 10*time.Second)
 	def(&c.Together, 3*time.Second)
-	def(&c.HouseGrace, 30*time.Second)
+	def(&c.ReturnGrace, 30*time.Second)
 	def(&c.PauseGrace, 30*time.Second)
 	def(&c.Newcomer, 5*time.Second)
 	return c
@@ -68,6 +70,9 @@ func (d *Detector) Heard(node api.NodeID, heartbeat bool, now time.Time) {
 	t := d.track(node, now)
 	if !t.goodbye.IsZero() && now.Sub(t.goodbye) < lastWords {
 		return
+	}
+	if gap := now.Sub(t.last); gap > d.suspectAfter(t) {
+		t.returned(gap, now)
 	}
 	if heartbeat {
 		t.learn(now.Sub(t.last), d.interval, now)

@@ -45,7 +45,10 @@ type track struct {
 	deviation time.Duration // of the spacing; grows at once, shrinks slowly
 	longest   time.Duration // silence that it came back from, within memory
 	longestAt time.Time
-	late      float64 // late heartbeats, as of lateAt
+	away      time.Duration // the last silence that took it out of service …
+	back      time.Time     // … and when it ended
+	returns   int           // how often that happened, within memory
+	late      float64       // late heartbeats, as of lateAt
 	lateAt    time.Time
 	rtt       time.Duration // to the judge; 0 when not measured
 	broken    time.Time     // the last connection broke then; zero while connected

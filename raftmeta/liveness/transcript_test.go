@@ -54,6 +54,7 @@ type stage struct {
 	beat     map[api.NodeID]time.Time // next
 	mute     map[api.NodeID]bool      // not heard by the judge
 	dead     map[api.NodeID]bool      // not heard by anybody, answers nobody
+	frozen   map[api.NodeID]bool      // their kernel answers those of their zone, their daemon nobody
 	hidden   map[api.NodeID]bool      // reach only their own zone
 	isolated map[string]bool          // zones that reach only themselves
 	answers  []answer
@@ -69,6 +70,7 @@ func play(t testing.TB, script string) string {
 	s := &stage{
 		t: t, detector: liveness.New(liveness.Config{}), now: start, beat: map[api.NodeID]time.Time{},
 		mute: map[api.NodeID]bool{}, dead: map[api.NodeID]bool{}, isolated: map[string]bool{}, hidden: map[api.NodeID]bool{},
+		frozen: map[api.NodeID]bool{},
 	}
 	for line := range strings.Lines(script) {
 		if strings.HasPrefix(line, ">") {
@@ -103,8 +105,15 @@ func (s *stage) do(verb string, args []string) {
 		each(func(id api.NodeID) { s.hidden[id] = true })
 	case "dies":
 		each(func(id api.NodeID) { s.dead[id] = true })
+	case "freezes":
+		each(func(id api.NodeID) { s.frozen[id] = true })
 	case "lives":
-		each(func(id api.NodeID) { delete(s.mute, id); delete(s.hidden, id); delete(s.dead, id) })
+		each(func(id api.NodeID) {
+			delete(s.mute, id)
+			delete(s.hidden, id)
+			delete(s.dead, id)
+			delete(s.frozen, id)
+		})
 	case "isolate":
 		each(func(id api.NodeID) { s.isolated[string(id)] = true })
 	case "heal":
@@ -113,11 +122,28 @@ func (s *stage) do(verb string, args []string) {
 		each(func(id api.NodeID) { s.dead[id] = true; s.detector.Goodbye(id, s.now) })
 	case "breaks":
 		each(func(id api.NodeID) { s.detector.Broken(id, s.now) })
+	case "returns":
+		each(s.returns)
 	case "reports":
 		each(func(id api.NodeID) { s.record(id, api.NodeReady); s.detector.Restarted(id, s.now) })
 	default:
 		s.t.Fatalf("unknown command %s", verb)
 	}
+}
+
+// returns lets a node be heard that was taken for dead, and report.
+func (s *stage) returns(id api.NodeID) {
+	s.detector.Heard(id, true, s.now)
+	n := &s.nodes[s.index(id)]
+	reason := s.detector.Returns(id, s.now)
+	if n.State == api.NodeDown && reason != "" {
+		s.record(id, api.NodeSuspect)
+		n.Unstable = true
+		s.say("%s is unstable: %s", id, reason)
+		return
+	}
+	s.record(id, api.NodeReady)
+	s.say("%s is ready", id)
 }
 
 // cluster makes nodes of "zone:name,name"; the first is the judge.
@@ -173,11 +199,12 @@ func (s *stage) question(a liveness.Ask) {
 			continue
 		}
 		reached := s.connected(w, a.Node)
+		stands := s.frozen[a.Node] && s.zone(w) == s.zone(a.Node)
 		took := 50 * time.Millisecond
 		if !reached {
 			took += a.Within
 		}
-		s.answers = append(s.answers, answer{s.now.Add(took), liveness.WitnessReport{Witness: w, Node: a.Node, Reached: reached}})
+		s.answers = append(s.answers, answer{s.now.Add(took), liveness.WitnessReport{Witness: w, Node: a.Node, Reached: reached, Frozen: stands}})
 	}
 	if s.state(a.Node) != api.NodeSuspect && s.state(a.Node) != api.NodeCutOff { // the first round is enough to read
 		s.say("who reaches %s? ask %s", a.Node, strings.Join(names, ", "))
@@ -186,7 +213,7 @@ func (s *stage) question(a liveness.Ask) {
 
 func (s *stage) connected(a, b api.NodeID) bool {
 	za, zb := s.zone(a), s.zone(b)
-	return !s.dead[a] && !s.dead[b] && (za == zb || !s.hidden[a] && !s.hidden[b] && !s.isolated[za] && !s.isolated[zb])
+	return !s.dead[a] && !s.dead[b] && !s.frozen[a] && !s.frozen[b] && (za == zb || !s.hidden[a] && !s.hidden[b] && !s.isolated[za] && !s.isolated[zb])
 }
 
 func (s *stage) zone(id api.NodeID) string {
@@ -206,6 +233,7 @@ func (s *stage) index(id api.NodeID) int {
 func (s *stage) record(id api.NodeID, to api.NodeState) {
 	n := &s.nodes[s.index(id)]
 	n.State, n.StateSince = to, s.now
+	n.Unstable = n.Unstable && to == api.NodeSuspect
 }
 
 func (s *stage) say(format string, args ...any) {

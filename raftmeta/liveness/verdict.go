@@ -98,6 +98,9 @@ func (s *scene) judge(i int) (api.NodeState, string) {
 		return api.NodeSuspect, "its daemon stopped on request"
 	}
 	quiet := s.now.Sub(t.last)
+	if n.Unstable && n.State == api.NodeSuspect {
+		return s.probation(n, t, quiet)
+	}
 	if !s.dark[n.ID] {
 		if n.State == api.NodeSuspect || n.State == api.NodeCutOff {
 			return api.NodeReady, "heard again"
@@ -125,40 +128,31 @@ func (s *scene) sentence(n *api.Node, t *track, quiet time.Duration) (api.NodeSt
 		return api.NodeSuspect, fmt.Sprintf("silent for %s, but %s reaches it", round(quiet), s.name(witness))
 	}
 	if with := s.fellWith(t.last); s.most(with) {
-		t.inquiry.crowd = s.now
+		t.inquiry.together = s.now
 		return api.NodeCutOff, fmt.Sprintf("%d of %d nodes fell silent together", with, s.members)
 	}
 	if reason := s.houseDark(n, t); reason != "" {
-		return s.cutOff(n, t, reason)
+		t.inquiry.together = s.now
+		return api.NodeCutOff, reason
 	}
 	switch found {
 	case onlyLAN:
-		return s.cutOff(n, t, fmt.Sprintf("silent for %s, but %s, on its LAN, sees it", round(quiet), s.name(witness)))
+		return api.NodeCutOff, fmt.Sprintf("silent for %s, but %s, on its LAN, sees it", round(quiet), s.name(witness))
+	case frozen:
+		if quiet < s.d.downAfter(t, s.d.cfg.FrozenFloor, s.now) {
+			return stay(n, fmt.Sprintf("its daemon has been silent for %s, but %s reaches its device", round(quiet), s.name(witness)))
+		}
+		return api.NodeDown, fmt.Sprintf("its daemon has been silent for %s, though %s reaches its device", round(quiet), s.name(witness))
 	case gone:
 		reason := fmt.Sprintf("silent for %s, and not reached by %s", round(quiet), s.naysayers(t))
-		if n.State == api.NodeCutOff && !t.inquiry.deniedByLAN() {
-			return s.cutOff(n, t, reason) // its house may be coming back, one after the other
+		if n.State == api.NodeCutOff && !t.inquiry.deniedByLAN() && s.now.Sub(t.inquiry.together) < s.d.cfg.ReturnGrace {
+			return "", "" // the others are back, and it may follow
 		}
 		return api.NodeDown, reason
 	case alone:
 		return s.lonely(n, t, quiet)
 	}
 	return stay(n, fmt.Sprintf("silent for %s, witnesses are being asked", round(quiet)))
-}
-
-// cutOff is for a node that lives without a way to the judge, as far as anybody
-// can tell, until that has lasted too long. Time in which most of the cluster
-// was silent does not count. StateSince is by the clock of whoever led then, so
-// the silence heard here must have lasted as long.
-func (s *scene) cutOff(n *api.Node, t *track, reason string) (api.NodeState, string) {
-	since := n.StateSince
-	if t.inquiry.crowd.After(since) {
-		since = t.inquiry.crowd
-	}
-	if grace := s.d.cfg.HouseGrace; n.State == api.NodeCutOff && s.now.Sub(since) >= grace && s.now.Sub(t.last) >= grace {
-		return api.NodeDown, fmt.Sprintf("%s, for longer than %s", reason, s.d.cfg.HouseGrace)
-	}
-	return api.NodeCutOff, reason
 }
 
 // lonely judges a node by its silence alone.

@@ -34,6 +34,7 @@ type WitnessReport struct {
 	Witness api.NodeID
 	Node    api.NodeID
 	Reached bool // within the time given
+	Frozen  bool // not reached, but its device answers: the kernel without the daemon
 }
 
 // asked is one witness of a round.
@@ -42,6 +43,7 @@ type asked struct {
 	lan     bool // in the zone of the node in question
 	answer  bool
 	reached bool
+	frozen  bool
 }
 
 // inquiry is what witnesses say of a node that is silent, round by round.
@@ -53,13 +55,14 @@ type inquiry struct {
 	asked      []asked
 	seenLAN    sighting  // last, by a witness of its zone
 	seenFar    sighting  // last, by a witness elsewhere
+	seenFrozen sighting  // last, by any: its device alone answered
+	together   time.Time // it was silent with its house, or with most of the cluster, last
 	due        time.Time // a verdict of death was first due then
-	crowd      time.Time // most of the cluster was silent with it, last
 }
 
 // deniedByLAN tells whether a witness of the node's zone did not reach it.
 func (q *inquiry) deniedByLAN() bool {
-	return slices.ContainsFunc(q.asked, func(a asked) bool { return a.lan && a.answer && !a.reached })
+	return slices.ContainsFunc(q.asked, func(a asked) bool { return a.lan && a.answer && !a.reached && !a.frozen })
 }
 
 // sighting is when a witness reached a node, the zero time for never.
@@ -80,11 +83,14 @@ func (d *Detector) Witness(r WitnessReport, now time.Time) {
 		if a.id != r.Witness || a.answer {
 			continue
 		}
-		a.answer, a.reached = true, r.Reached
-		if r.Reached && a.lan {
+		a.answer, a.reached, a.frozen = true, r.Reached, r.Frozen
+		switch {
+		case r.Reached && a.lan:
 			t.inquiry.seenLAN = sighting{a.id, now}
-		} else if r.Reached {
+		case r.Reached:
 			t.inquiry.seenFar = sighting{a.id, now}
+		case r.Frozen:
+			t.inquiry.seenFrozen = sighting{a.id, now}
 		}
 	}
 }
@@ -97,6 +103,7 @@ const (
 	alone                   // there is nobody to ask, or nobody who answers
 	gone                    // no witness reaches the node
 	onlyLAN                 // a witness on its LAN still sees it
+	frozen                  // a witness reaches its device, and not its daemon
 	farSight                // a witness elsewhere reaches it: it is the judge's path that is broken
 )
 
@@ -109,6 +116,8 @@ func (s *scene) find(t *track) (finding, api.NodeID) {
 		return farSight, q.seenFar.by
 	case !q.seenLAN.at.IsZero() && s.now.Sub(q.seenLAN.at) < fresh:
 		return onlyLAN, q.seenLAN.by
+	case !q.seenFrozen.at.IsZero() && s.now.Sub(q.seenFrozen.at) < fresh:
+		return frozen, q.seenFrozen.by
 	case q.round == 0:
 		return waiting, ""
 	case len(q.asked) == 0:
