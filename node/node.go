@@ -143,6 +143,7 @@ func (d *daemon) buildMesh() error {
 		Cluster:    d.member.Cluster,
 		Admission:  d.admission,
 		Contacts:   d.contacts(d.views.current()),
+		Records:    loadRecords(d.dir, d.log.Named("mesh")),
 		Farewell:   farewell{d},
 		Admitted:   d.noteAdmitted,
 		NoLAN:      d.cfg.isolated,
@@ -154,6 +155,7 @@ func (d *daemon) buildMesh() error {
 		return err
 	}
 	d.parts.owner("mesh", d.mesh.Run)
+	d.parts.loop("member records", func(ctx context.Context) error { return keepRecords(ctx, d.dir, d.mesh, d.log.Named("mesh")) })
 	// The heartbeat ends just before the mesh says goodbye: whatever else takes
 	// its time to end, nobody takes this node for dead meanwhile.
 	d.parts.loop("heartbeat", func(ctx context.Context) error {

@@ -44,6 +44,7 @@ type Config struct {
 	Admission Admission
 	Cluster   string    // cluster ID; names the mDNS service
 	Contacts  []Contact // known at the start: from the enrolment, or from the last view
+	Records   [][]byte  // what Mesh.Records returned in an earlier run
 
 	Listen   []string       // multiaddrs; default: DefaultListen, with a UDP port of its own unless Public is yes
 	Announce []string       // multiaddrs told to others beside the detected ones

@@ -1,6 +1,8 @@
 package p2p
 
 import (
+	"slices"
+
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 
@@ -69,13 +71,6 @@ func (c Contact) parse() (contact, bool) {
 }
 
 func (c contact) equal(o contact) bool {
-	if c.id != o.id || c.relay != o.relay || c.anchor != o.anchor || len(c.addrs) != len(o.addrs) {
-		return false
-	}
-	for i := range c.addrs {
-		if !c.addrs[i].Equal(o.addrs[i]) {
-			return false
-		}
-	}
-	return true
+	return c.id == o.id && c.relay == o.relay && c.anchor == o.anchor &&
+		slices.EqualFunc(c.addrs, o.addrs, multiaddr.Multiaddr.Equal)
 }

@@ -20,16 +20,20 @@ const (
 	maxContacts = 20_000
 )
 
-// contacts are the members that are known, and how to reach them.
+// contacts are the members that are known, and how to reach them. Two sources
+// say so: the view of the cluster, which decides who is wanted, and what the
+// members have signed of themselves, which is newer when the anchors are away.
+// All addresses are tried, those of the records first.
 type contacts struct {
 	mu      sync.RWMutex
 	self    peer.ID
-	byID    map[peer.ID]contact
-	changed chan struct{} // closed at the next change
+	byID    map[peer.ID]contact // of the view
+	heard   map[peer.ID]contact // of the records
+	changed chan struct{}       // closed at the next change
 }
 
 func newContacts(self peer.ID, known []Contact) *contacts {
-	c := &contacts{self: self, changed: make(chan struct{})}
+	c := &contacts{self: self, heard: make(map[peer.ID]contact), changed: make(chan struct{})}
 	c.byID = parseContacts(self, known)
 	return c
 }
@@ -62,10 +66,47 @@ func (c *contacts) replace(known []Contact) (fresh, left []peer.ID) {
 	}
 	c.byID = next
 	if len(fresh)+len(left) > 0 {
-		close(c.changed)
-		c.changed = make(chan struct{})
+		c.notify()
 	}
 	return fresh, left
+}
+
+func (c *contacts) notify() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// hear takes over what a member's record says, and reports whether it names an
+// address that was not known.
+func (c *contacts) hear(k contact) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before, old := c.merged(k.id), c.heard[k.id]
+	c.heard[k.id] = k
+	if !old.equal(k) {
+		c.notify()
+	}
+	return slices.ContainsFunc(k.addrs, func(a multiaddr.Multiaddr) bool { return !multiaddr.Contains(before, a) })
+}
+
+// unhear forgets what records have said.
+func (c *contacts) unhear(gone []peer.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range gone {
+		delete(c.heard, p)
+	}
+}
+
+// merged returns the addresses of both sources. The caller holds mu.
+func (c *contacts) merged(p peer.ID) []multiaddr.Multiaddr {
+	out := slices.Clone(c.heard[p].addrs)
+	for _, a := range c.byID[p].addrs {
+		if !multiaddr.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 func (c *contacts) watch() <-chan struct{} {
@@ -74,6 +115,7 @@ func (c *contacts) watch() <-chan struct{} {
 	return c.changed
 }
 
+// has reports whether the view lists p.
 func (c *contacts) has(p peer.ID) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -81,26 +123,48 @@ func (c *contacts) has(p peer.ID) bool {
 	return ok
 }
 
+// knows reports whether p is a member by either source.
+func (c *contacts) knows(p peer.ID) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	_, ok := c.byID[p]
+	_, heard := c.heard[p]
+	return ok || heard
+}
+
 // important reports whether p is an anchor or a relay.
 func (c *contacts) important(p peer.ID) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.byID[p].relay || c.byID[p].anchor
+	return c.byID[p].relay || c.byID[p].anchor || c.heard[p].relay
 }
 
+// addrs returns every address that p is known to have had last.
 func (c *contacts) addrs(p peer.ID) []multiaddr.Multiaddr {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.byID[p].addrs
+	return c.merged(p)
 }
 
-// relays returns the members that relay for others, or may.
+// relays returns the members that relay for others, or may. A device that has
+// found out that it is public while the anchors are away is among them.
 func (c *contacts) relays() []peer.ID {
-	return c.filter(func(k contact) bool { return k.relay || k.anchor })
+	out := c.filter(func(k contact) bool { return k.relay || k.anchor || c.heard[k.id].relay })
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for id, k := range c.heard {
+		if _, listed := c.byID[id]; !listed && k.relay {
+			out = append(out, id)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 func (c *contacts) anchors() []peer.ID { return c.filter(func(k contact) bool { return k.anchor }) }
 
+// filter returns those of the view for which keep, which is asked with mu held,
+// says so.
 func (c *contacts) filter(keep func(contact) bool) []peer.ID {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -117,7 +181,7 @@ func (c *contacts) filter(keep func(contact) bool) []peer.ID {
 // wanted returns the members to stay connected to, the important ones first.
 func (c *contacts) wanted() []peer.ID {
 	first := c.relays()
-	others := c.filter(func(k contact) bool { return !k.relay && !k.anchor })
+	others := c.filter(func(k contact) bool { return !k.relay && !k.anchor && !c.heard[k.id].relay })
 	if len(others) > fullMesh {
 		// The successors of this node on the ring of PeerIDs: everybody has
 		// as many, and together they connect the whole ring.
@@ -137,6 +201,9 @@ func (m *Mesh) SetMembers(members []Contact) {
 	}
 	for _, p := range left {
 		m.host.Peerstore().ClearAddrs(p)
+	}
+	if len(left) > 0 {
+		m.dropRecords()
 	}
 	m.topics.setAnchors(m.contacts.anchors())
 	m.pulses.giveUp(func(p peer.ID) bool { return slices.Contains(fresh, p) })

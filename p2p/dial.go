@@ -82,11 +82,23 @@ func unreachable(to api.NodeID, err error) error {
 	return api.Errorf(api.KindUnavailable, "%s cannot be reached: %w", to, err)
 }
 
-// connect makes sure that there is a connection to p.
+// connect makes sure that there is a connection to p: at the addresses that the
+// view and p's own record name, through the relays that the record names and
+// those that are known, and, when all of them fail, where other members say that
+// p is.
 func (m *Mesh) connect(ctx context.Context, p peer.ID) error {
 	if m.best(p) != nil {
 		return nil
 	}
+	err := m.connectKnown(ctx, p)
+	if err == nil || ctx.Err() != nil || m.finder.find(ctx, p) != nil {
+		return err
+	}
+	return m.connectKnown(ctx, p)
+}
+
+// connectKnown tries every address that is known.
+func (m *Mesh) connectKnown(ctx context.Context, p peer.ID) error {
 	m.offerAddrs(p)
 	if err := m.host.Connect(network.WithAllowLimitedConn(ctx, "cloudless"), peer.AddrInfo{ID: p}); err != nil {
 		return dialFailure(err)
@@ -116,6 +128,7 @@ func (m *Mesh) circuits(p peer.ID) []multiaddr.Multiaddr {
 		}
 		addr, err := multiaddr.NewMultiaddr(fmt.Sprintf("/p2p/%s/p2p-circuit", r))
 		if err == nil {
+			m.host.Peerstore().AddAddrs(r, m.contacts.addrs(r), contactTTL)
 			out = append(out, addr)
 		}
 	}

@@ -36,6 +36,8 @@ type Mesh struct {
 	contacts *contacts
 	keeper   *keeper
 	topics   *topics
+	records  *recordBook
+	finder   *finder // nil for a client
 	enrol    *enrolServer
 	reach    reach
 	subnets  subnets
@@ -89,7 +91,7 @@ func New(cfg Config) (*Mesh, error) {
 		return nil, fmt.Errorf("make mesh: %w", err)
 	}
 	m.gated = &gatedHost{basicHost: m.host, m: m}
-	m.contacts = newContacts(m.host.ID(), cfg.Contacts)
+	m.contacts, m.records = newContacts(m.host.ID(), cfg.Contacts), newRecordBook()
 	m.keeper = newKeeper(m)
 	m.enrol = newEnrolServer(m)
 	if err := m.wire(gater); err != nil {
@@ -119,6 +121,14 @@ func (m *Mesh) wire(gater *gater) error {
 	}
 	if m.cfg.Client {
 		return nil
+	}
+	m.recall(m.cfg.Records)
+	m.serveRecords()
+	if err := m.hearRecords(); err != nil {
+		return err
+	}
+	if m.finder, err = newFinder(m); err != nil {
+		return err
 	}
 	if m.cfg.Public == PublicYes {
 		if err := m.startRelay(); err != nil {
@@ -166,6 +176,8 @@ func (m *Mesh) Run(ctx context.Context) error {
 		jobs.Go(func() { m.keeper.run(run) })
 		jobs.Go(func() { m.watchPaths(run) })
 		jobs.Go(func() { m.watchOutside(run) })
+		jobs.Go(func() { m.tellRecord(run) })
+		jobs.Go(func() { m.pullRecords(run) })
 		jobs.Go(func() {
 			if err := m.watchReach(run); err != nil {
 				once.Do(func() { failed = err })
@@ -213,6 +225,7 @@ func (m *Mesh) close() {
 		_ = m.puncher.Close()
 	}
 	m.stopRelay()
+	m.finder.close()
 	if m.notifiee != nil {
 		m.host.Network().StopNotify(m.notifiee)
 	}

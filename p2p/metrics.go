@@ -17,6 +17,10 @@ type meshMetrics struct {
 	punches      *prometheus.CounterVec // result
 	relayed      *prometheus.CounterVec // request, status
 	messages     *prometheus.CounterVec // result
+	records      *prometheus.CounterVec // via, result
+	recordBytes  *prometheus.CounterVec // via, direction
+	pulls        *prometheus.CounterVec // result
+	lookups      *prometheus.CounterVec // result
 	deadPaths    prometheus.Counter
 	reservations prometheus.Gauge
 	circuits     prometheus.Gauge
@@ -33,12 +37,16 @@ func newMetrics() *meshMetrics {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "cloudless", Subsystem: "p2p", Name: name, Help: help})
 	}
 	return &meshMetrics{
-		hellos:     counterVec("hellos_total", "Admission handshakes by result.", "result"),
-		refused:    counterVec("streams_refused_total", "Streams that were refused, by protocol and reason.", "proto", "reason"),
-		enrolments: counterVec("enrolments_total", "Requests to enrol by result.", "result"),
-		punches:    counterVec("hole_punches_total", "Hole punches and direct dials by result.", "result"),
-		relayed:    counterVec("relay_requests_total", "Requests to this relay by kind and status.", "request", "status"),
-		messages:   counterVec("topic_messages_total", "Topic messages received by result.", "result"),
+		hellos:      counterVec("hellos_total", "Admission handshakes by result.", "result"),
+		refused:     counterVec("streams_refused_total", "Streams that were refused, by protocol and reason.", "proto", "reason"),
+		enrolments:  counterVec("enrolments_total", "Requests to enrol by result.", "result"),
+		punches:     counterVec("hole_punches_total", "Hole punches and direct dials by result.", "result"),
+		relayed:     counterVec("relay_requests_total", "Requests to this relay by kind and status.", "request", "status"),
+		messages:    counterVec("topic_messages_total", "Topic messages received by result.", "result"),
+		records:     counterVec("records_total", "Member records received, by the way they came and what became of them.", "via", "result"),
+		recordBytes: counterVec("record_bytes_total", "Bytes that tell where members are, by the way they go and direction.", "via", "direction"),
+		pulls:       counterVec("record_pulls_total", "Comparisons of the known member records with a peer's, by result.", "result"),
+		lookups:     counterVec("dht_lookups_total", "Searches for members that could not be reached at known addresses, by result.", "result"),
 		deadPaths: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: "cloudless", Subsystem: "p2p", Name: "dead_paths_total", Help: "Direct paths that were given up because the peer answered by a relay only.",
 		}),
@@ -60,6 +68,7 @@ func (m *Mesh) registerMetrics(reg prometheus.Registerer) error {
 	m.collectors = []prometheus.Collector{
 		t.hellos, t.refused, t.enrolments, t.punches, t.relayed, t.messages,
 		t.deadPaths, t.reservations, t.circuits, t.relayedBytes, t.rtt, peersByPath{m}, relayUsage{m},
+		t.records, t.recordBytes, t.pulls, t.lookups, m.recordsKnown(),
 	}
 	for i, c := range m.collectors {
 		if err := reg.Register(c); err != nil {
@@ -77,6 +86,13 @@ func (m *Mesh) unregisterMetrics() {
 	for _, c := range m.collectors {
 		m.cfg.Metrics.Unregister(c)
 	}
+}
+
+// recordsKnown is how many members have told where they are.
+func (m *Mesh) recordsKnown() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "cloudless", Subsystem: "p2p", Name: "records", Help: "Members whose signed addresses are known, this device among them.",
+	}, func() float64 { return float64(m.records.size()) })
 }
 
 // peersByPath counts the admitted peers per path class.

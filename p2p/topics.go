@@ -97,7 +97,7 @@ func (t *topics) valid(_ context.Context, from peer.ID, msg *pubsub.Message) pub
 		return pubsub.ValidationReject
 	case author == t.m.host.ID():
 		return pubsub.ValidationAccept
-	case !t.m.isMember(from) || !t.m.isMember(author):
+	case !t.m.isMember(from) || !t.m.isMember(author) && !t.m.introduces(author, msg):
 		t.m.metrics.messages.WithLabelValues("stranger").Inc()
 		return pubsub.ValidationIgnore
 	}
@@ -105,13 +105,23 @@ func (t *topics) valid(_ context.Context, from peer.ID, msg *pubsub.Message) pub
 	return pubsub.ValidationAccept
 }
 
+// introduces reports whether a message is the record of a member that nobody
+// here has heard of: it brings its certificate.
+func (m *Mesh) introduces(author peer.ID, msg *pubsub.Message) bool {
+	if msg.GetTopic() != api.TopicRecords {
+		return false
+	}
+	r, err := openRecord(msg.Data)
+	return err == nil && r.peer == author && m.vouched(r)
+}
+
 // isMember reports whether p is a daemon of the cluster: connected and
-// admitted, or in the list of members.
+// admitted, listed in the view, or known by the record that it signed.
 func (m *Mesh) isMember(p peer.ID) bool {
 	if member, ok := m.admitted(p); ok {
 		return member.Has(api.RoleNode) || member.Has(api.RoleAnchor)
 	}
-	return m.contacts.has(p) && !m.cfg.Admission.Revoked(api.NodeID(p.String()))
+	return m.contacts.knows(p) && !m.cfg.Admission.Revoked(api.NodeID(p.String()))
 }
 
 // Publish sends data to every member that subscribes to the topic, at best.

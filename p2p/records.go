@@ -1,0 +1,197 @@
+package p2p
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"github.com/cloudless-project/cloudless/api"
+	"github.com/cloudless-project/cloudless/internal/retry"
+)
+
+const (
+	// recordCheck is how often this device looks whether its record still holds.
+	// What changes within is told once.
+	recordCheck = 2 * time.Second
+	// A device whose addresses come and go does not wake everybody each time: it
+	// publishes some records at once, then one per publishPause.
+	publishPause = 30 * time.Second
+	publishBurst = 4
+
+	pullCheck = time.Second      // how often peers are looked for that were not asked since they came
+	pullEvery = 50 * time.Second // how often a random one is asked, up to 40 % later
+	pullAtOne = 4                // peers that are asked at one check
+)
+
+// The ways on which a record comes.
+const (
+	viaGossip = "gossip"
+	viaPull   = "pull"
+	viaDisk   = "disk"
+)
+
+// Records returns the signed records that the mesh holds, this device's own
+// among them, and a channel that is closed when they change. Whoever keeps them
+// gives them back as Config.Records after a restart.
+func (m *Mesh) Records() (records [][]byte, changed <-chan struct{}) {
+	changed = m.records.watch()
+	for _, r := range m.records.all() {
+		records = append(records, r.raw)
+	}
+	return records, changed
+}
+
+// recall takes over the records of an earlier run. They are judged like any
+// others: members may have been removed since.
+func (m *Mesh) recall(records [][]byte) {
+	for _, raw := range records[:min(len(records), maxRecords)] {
+		m.hear(raw, viaDisk)
+	}
+}
+
+// hear takes a record that came from somewhere, if its owner signed it, is a
+// member and has said nothing newer.
+func (m *Mesh) hear(raw []byte, via string) {
+	r, err := openRecord(raw)
+	switch {
+	case err != nil:
+		m.metrics.records.WithLabelValues(via, "malformed").Inc()
+	case r.peer == m.host.ID() && via != viaDisk:
+		m.outrun(r, via)
+	case !m.records.newer(r):
+		m.metrics.records.WithLabelValues(via, "known").Inc()
+	case !m.vouched(r):
+		m.metrics.records.WithLabelValues(via, "stranger").Inc()
+	default:
+		if _, taken := m.records.put(r); taken {
+			m.metrics.records.WithLabelValues(via, "accepted").Inc()
+			m.moved(r)
+		}
+	}
+}
+
+// vouched reports whether the owner of a record is a daemon of this cluster: a
+// member that is known, or one that shows its certificate.
+func (m *Mesh) vouched(r signedRecord) bool {
+	switch {
+	case r.peer == m.host.ID():
+		return true
+	case m.cfg.Admission.Revoked(r.nodeID()):
+		return false
+	case m.contacts.has(r.peer):
+		return true
+	}
+	member, err := m.verify(r.peer, r.cert)
+	return err == nil && isDaemon(member)
+}
+
+// isDaemon tells a node from a person.
+func isDaemon(m api.Member) bool { return m.Has(api.RoleNode) || m.Has(api.RoleAnchor) }
+
+// moved makes a member be tried at its new addresses at once.
+func (m *Mesh) moved(r signedRecord) {
+	if r.peer == m.host.ID() || !m.contacts.hear(r.contact()) {
+		return
+	}
+	m.pulses.giveUp(func(p peer.ID) bool { return p == r.peer })
+	m.keeper.reset([]peer.ID{r.peer})
+}
+
+// outrun numbers this device's next record higher than one of its own that it
+// does not remember: its disk is older, or its clock was ahead.
+func (m *Mesh) outrun(r signedRecord, via string) {
+	m.metrics.records.WithLabelValues(via, "own").Inc()
+	if m.records.newer(r) {
+		m.records.put(r)
+	}
+}
+
+// dropRecords forgets those whose owners are no members any more.
+func (m *Mesh) dropRecords() {
+	gone := m.records.drop(func(r signedRecord) bool { return !m.vouched(r) })
+	m.contacts.unhear(gone)
+}
+
+// ownRecord returns this device's record as of now, signed, and whether it says
+// anything new.
+func (m *Mesh) ownRecord() (r signedRecord, fresh bool, err error) {
+	last, _ := m.records.get(m.host.ID())
+	public, _ := m.Reachability()
+	now := memberRecord{
+		peer: m.host.ID(), issued: time.Now(), seq: nextSeq(time.Now(), last.seq),
+		relay: public, addrs: recordAddrs(m.Addrs()), cert: m.cfg.Admission.Certificate(),
+	}
+	if last.raw != nil && now.same(&last.memberRecord) {
+		return last, false, nil
+	}
+	r, err = sealRecord(now, m.host.Peerstore().PrivKey(m.host.ID()))
+	return r, err == nil, err
+}
+
+// tellRecord publishes this device's record whenever it changes. There is no
+// need to repeat it: certificates are renewed twice a day, which is a change,
+// and whoever missed it pulls it.
+func (m *Mesh) tellRecord(ctx context.Context) {
+	limit := rate.NewLimiter(rate.Every(publishPause), publishBurst)
+	for retry.Sleep(ctx, retry.Jitter(recordCheck)) == nil {
+		r, fresh, err := m.ownRecord()
+		if err != nil {
+			m.log.Warn("this device's addresses cannot be told", zap.Error(err))
+			continue
+		}
+		if !fresh || !limit.Allow() {
+			continue
+		}
+		m.records.put(r)
+		m.metrics.recordBytes.WithLabelValues(viaGossip, "out").Add(float64(len(r.raw)))
+		if err := m.Publish(ctx, api.TopicRecords, r.raw); err != nil && ctx.Err() == nil {
+			m.log.Debug("publishing a member record failed", zap.Error(err))
+		}
+	}
+}
+
+// hearRecords takes what others publish, for as long as the mesh lives.
+func (m *Mesh) hearRecords() error {
+	_, err := m.Subscribe(api.TopicRecords, func(_ api.NodeID, data []byte) {
+		m.metrics.recordBytes.WithLabelValues(viaGossip, "in").Add(float64(len(data)))
+		m.hear(data, viaGossip)
+	})
+	return err
+}
+
+// pullRecords asks each peer once after it was admitted, and then one of them
+// now and then: whatever gossip has lost comes that way.
+func (m *Mesh) pullRecords(ctx context.Context) {
+	asked := make(map[peer.ID]time.Time) // when the peer was admitted that was asked
+	next := time.Now().Add(pullPause())
+	for retry.Sleep(ctx, retry.Jitter(pullCheck)) == nil {
+		daemons := slices.DeleteFunc(m.members(nil), func(s snapshot) bool { return !isDaemon(s.member) })
+		var due []snapshot
+		for _, s := range daemons {
+			if !asked[s.id].Equal(s.since) && len(due) < pullAtOne {
+				due = append(due, s)
+			}
+		}
+		if len(daemons) > 0 && time.Now().After(next) {
+			due = append(due, daemons[rand.IntN(len(daemons))])
+			m.dropRecords() // certificates of members that no view lists run out
+			next = time.Now().Add(pullPause())
+		}
+		for _, s := range due {
+			asked[s.id] = s.since
+			if err := m.pull(ctx, s.id); err != nil && ctx.Err() == nil {
+				m.log.Debug("pulling member records failed", zap.Stringer("peer", s.id), zap.Error(err))
+			}
+		}
+		if len(asked) > 2*len(daemons)+pullAtOne {
+			clear(asked) // peers that have gone: the others are asked once more
+		}
+	}
+}
+
+func pullPause() time.Duration { return pullEvery + rand.N(pullEvery*2/5) }
