@@ -65,10 +65,11 @@ func (o *office) serve(cfg *control.Config) {
 		}
 		return time.Time{}
 	}
-	cfg.Heard = func(id api.NodeID) {
+	cfg.Heard = func(id api.NodeID, incarnation uint64) string {
 		if a := o.current(); a != nil {
-			a.watcher.heard(id)
+			return a.watcher.reported(id, incarnation)
 		}
+		return ""
 	}
 	cfg.Invite = func(role api.Role) (identity.Token, error) {
 		return with(o, func(a *anchor) (identity.Token, error) { return a.invite(role) })
@@ -77,7 +78,13 @@ func (o *office) serve(cfg *control.Config) {
 		return with(o, func(a *anchor) ([]byte, error) { return a.issue(csr, to) })
 	}
 	cfg.Revoke = func(r api.Revocation) (api.Revocation, error) {
-		return with(o, func(a *anchor) (api.Revocation, error) { return a.authority.Revoke(r) })
+		return with(o, func(a *anchor) (api.Revocation, error) {
+			authority, err := a.issuer()
+			if err != nil {
+				return api.Revocation{}, err
+			}
+			return authority.Revoke(r)
+		})
 	}
 	cfg.Explain = func(v state.View, target string) (api.Explanation, error) {
 		return explain(v, target, time.Now())
@@ -88,7 +95,7 @@ func (a *anchor) issue(csr []byte, to api.Member) ([]byte, error) {
 	if id, err := identity.CSRNode(csr); err != nil || id != to.ID {
 		return nil, api.Errorf(api.KindDenied, "the certificate request is not by the key of %s", to.ID)
 	}
-	cert, _, err := a.authority.Issue(csr, to.Roles, to.Operator, time.Now(), certificateTTL)
+	cert, _, err := a.certify(csr, to.Roles, to.Operator)
 	return cert, err
 }
 
@@ -136,7 +143,7 @@ func (o *office) Grant(to api.NodeID, public []byte) (sealed []byte, epoch uint6
 	if a == nil {
 		return nil, 0, errVacant()
 	}
-	sealed, err = a.authority.Grant(public, to)
+	sealed, err = a.keys.authority().Grant(public, to)
 	return sealed, a.epoch, err
 }
 
@@ -193,7 +200,11 @@ func (o *office) Backup(v state.View, key, salt []byte, w io.Writer) error {
 		h := identity.BackupHeader{
 			Cluster: cluster.ID, Name: cluster.Name, Epoch: cluster.Epoch, Index: v.Index(), CreatedAt: time.Now().UTC(), Salt: salt,
 		}
-		return nil, a.authority.WriteBackup(w, h, key, v.Snapshot)
+		authority, err := a.issuer()
+		if err != nil {
+			return nil, err
+		}
+		return nil, authority.WriteBackup(w, h, key, v.Snapshot)
 	})
 	return err
 }

@@ -42,7 +42,8 @@ func (w *watcher) lastSeen(id api.NodeID) time.Time {
 	return w.last[id]
 }
 
-func (w *watcher) heard(id api.NodeID) {
+// answered notes that a node answered a probe.
+func (w *watcher) answered(id api.NodeID) {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -50,17 +51,31 @@ func (w *watcher) heard(id api.NodeID) {
 	w.last[id] = now
 }
 
-func (w *watcher) beat(id api.NodeID, h heartbeat) {
+// reported notes a report, and returns why its node has to wait before it takes
+// work, if it was taken for dead.
+func (w *watcher) reported(id api.NodeID, incarnation uint64) (unstable string) {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if before := w.born[id]; h.incarnation > before {
+	w.heard(id, incarnation, false, now)
+	return w.detector.Returns(id, now)
+}
+
+func (w *watcher) beat(id api.NodeID, h heartbeat) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.heard(id, h.incarnation, true, time.Now())
+}
+
+// heard notes a word of a daemon; the lock is held.
+func (w *watcher) heard(id api.NodeID, incarnation uint64, heartbeat bool, now time.Time) {
+	if before := w.born[id]; incarnation > before {
 		if before != 0 {
 			w.detector.Restarted(id, now)
 		}
-		w.born[id] = h.incarnation
+		w.born[id] = incarnation
 	}
-	w.detector.Heard(id, true, now)
+	w.detector.Heard(id, heartbeat, now)
 	w.last[id] = now
 }
 
@@ -191,14 +206,16 @@ func (a *anchor) inquire(ctx context.Context, q liveness.Ask) {
 		ctx, cancel := context.WithTimeout(ctx, q.Within)
 		defer cancel()
 		if _, err := mesh.Probe(ctx, q.Node); err == nil {
-			a.watcher.heard(q.Node)
+			a.watcher.answered(q.Node)
 		}
 	}()
 	for _, witness := range q.Witnesses {
 		go func() {
 			// A witness that does not answer in time says nothing.
 			if seen, err := mesh.Ask(ctx, witness, q.Node, q.Within); err == nil && seen != p2p.NotMember {
-				a.watcher.testify(liveness.WitnessReport{Witness: witness, Node: q.Node, Reached: seen == p2p.Reached})
+				a.watcher.testify(liveness.WitnessReport{
+					Witness: witness, Node: q.Node, Reached: seen == p2p.Reached, Frozen: seen == p2p.Frozen,
+				})
 			}
 		}()
 	}

@@ -20,6 +20,7 @@ type Sighting string
 const (
 	Reached    Sighting = "reached"
 	NotReached Sighting = "not_reached"
+	Frozen     Sighting = "frozen"       // not reached, but its device answers: the kernel without the daemon
 	NotMember  Sighting = "not_a_member" // the witness knows no such member
 )
 
@@ -84,7 +85,7 @@ func (m *Mesh) Ask(ctx context.Context, witness, target api.NodeID, within time.
 		return "", unreachable(witness, fmt.Errorf("ask: %w", err))
 	}
 	switch answer.Sighting {
-	case Reached, NotReached, NotMember:
+	case Reached, NotReached, Frozen, NotMember:
 		return answer.Sighting, nil
 	}
 	return "", api.Errorf(api.KindInternal, "%s answers a question with %q", witness, answer.Sighting)
@@ -120,10 +121,15 @@ func (m *Mesh) sight(target peer.ID, within time.Duration) Sighting {
 	}
 	ctx, cancel := context.WithTimeout(m.ctx, within)
 	defer cancel()
-	if _, err := m.Probe(ctx, id); err != nil {
-		return NotReached
+	kernel := make(chan bool, 1)
+	go func() { kernel <- m.kernelAnswers(ctx, target) }()
+	if _, err := m.Probe(ctx, id); err == nil {
+		return Reached
 	}
-	return Reached
+	if <-kernel { // it ends with ctx at the latest
+		return Frozen
+	}
+	return NotReached
 }
 
 // askers limits how often each member may ask.

@@ -75,7 +75,9 @@ type Config struct {
 	View     func() api.ClusterView     // the last one received
 	Status   func() api.Status          // of this node
 	LastSeen func(api.NodeID) time.Time // of a node's heartbeat, on the leader
-	Heard    func(api.NodeID)           // is told of every report, on the leader
+	// Heard is told of every report, on the leader. It returns why a node that was
+	// taken for dead has to wait before it takes work, "" when it need not.
+	Heard    func(id api.NodeID, incarnation uint64) (unstable string)
 	Invite   func(api.Role) (identity.Token, error)
 	Issue    func(csr []byte, to api.Member) (certificate []byte, err error)
 	Revoke   func(api.Revocation) (api.Revocation, error) // signs it

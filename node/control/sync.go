@@ -55,8 +55,8 @@ func (s *syncServer) takeReport(stream pb.SyncService_SyncServer, from api.NodeI
 	if report.Node != from {
 		return api.Errorf(api.KindDenied, "node %s reports for %s", from, report.Node)
 	}
-	s.cfg.Heard(from)
-	_, err = propose[any](stream.Context(), s.Server, state.ReportNode{Report: report, Now: s.cfg.Now()})
+	unstable := s.cfg.Heard(from, report.Incarnation)
+	_, err = propose[any](stream.Context(), s.Server, state.ReportNode{Report: report, Unstable: unstable, Now: s.cfg.Now()})
 	return err
 }
 
