@@ -17,8 +17,11 @@
 //   - No stop takes the workload below minAvailable. That one budget is shared
 //     by rollout, drain and scale-down; losing nodes uses it up too.
 //
-// Nothing is moved off a node that is suspect or cut off. A node that is down
-// loses its replicas in the state already; here they are only ended
+// Nothing is moved off a node that is suspect; a replica on another node makes
+// itself ready meanwhile. From a node that is cut off, what its workload's
+// onDisconnect says is replaced, after the time it says; when the node is back,
+// the slot has two generations, and the first one that serves holds it. A node
+// that is down loses its replicas in the state already; here they are only ended
 // generations that leave an empty slot.
 //
 // Make is idempotent: after its plan has been carried out, and as long as

@@ -122,6 +122,9 @@ func (k *work) why(s *slot, replaces api.ReplicaID) string {
 	if replaces != "" {
 		return fmt.Sprintf("replaces %s; ", replaces)
 	}
+	if n := len(s.away); n > 0 {
+		return fmt.Sprintf("instead of %s, which is cut off; ", s.away[n-1].ID)
+	}
 	if n := len(s.ended); n > 0 {
 		return fmt.Sprintf("after %s, %s; ", s.ended[n-1].ID, s.ended[n-1].State)
 	}

@@ -44,6 +44,7 @@ func drawSpec(t *rapid.T) api.WorkloadSpec {
 	s := api.WorkloadSpec{Image: fmt.Sprintf("web:%d", rapid.IntRange(1, 3).Draw(t, "tag")), Replicas: rapid.IntRange(0, 5).Draw(t, "replicas")}
 	s.Resources.CPU = api.CPU(rapid.IntRange(1, 6).Draw(t, "cpu")) * 250
 	s.Resources.Memory = api.Bytes(rapid.IntRange(1, 6).Draw(t, "memory")) << 27
+	s.OnDisconnect.Mode = rapid.SampledFrom([]string{"", api.DisconnectKeep, api.DisconnectStop}).Draw(t, "offline")
 	s.Update.Order = rapid.SampledFrom([]string{"", api.OrderStopFirst}).Draw(t, "order")
 	s.Update.MaxSurge = rapid.IntRange(0, 3).Draw(t, "surge")
 	s.Update.MinHealthy = api.Duration(rapid.IntRange(0, 2).Draw(t, "minHealthy")) * api.Duration(time.Second)

@@ -148,6 +148,9 @@ func (w *world) scriptApply(t *testing.T, words []string) {
 		case "minAvailable":
 			n := number(t, value)
 			s.Update.MinAvailable = &n
+		case "offline": // MODE:AFTER
+			mode, after, _ := strings.Cut(value, ":")
+			s.OnDisconnect = api.OnDisconnect{Mode: mode, After: api.Duration(must[time.Duration](t)(time.ParseDuration(after)))}
 		case "policy":
 			s.Restart.Policy = value
 		case "spread":

@@ -27,6 +27,7 @@ type slot struct {
 	last   int            // highest generation
 	live   []*api.Replica // meant to run and able to, by generation
 	going  *api.Replica   // told to stop, has not ended; the newest
+	away   []*api.Replica // of a house that has been offline for too long; welcome back
 	spare  *api.Replica   // stands by, in case that what lives is dead
 	ended  []*api.Replica // by generation
 }
@@ -49,6 +50,8 @@ func (p *planner) newWork(w *api.Workload, replicas []*api.Replica) *work {
 		case r.Desired == api.DesiredStandby:
 			s.spare = r
 		case p.where(r) == gone:
+		case p.away(r):
+			s.away = append(s.away, r)
 		case r.Desired == api.DesiredRun:
 			s.live = append(s.live, r)
 		default:
@@ -104,6 +107,11 @@ func (k *work) scaleDown() {
 	var surplus []*api.Replica
 	for _, s := range k.extra {
 		surplus = append(surplus, s.live...)
+		for _, r := range s.away {
+			if r.Desired == api.DesiredRun {
+				k.stop(r, fmt.Sprintf("scaled down to %d", k.w.Spec.Replicas))
+			}
+		}
 		k.dropSpare(s)
 		for _, r := range s.ended {
 			k.forget(r)
