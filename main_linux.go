@@ -47,6 +47,7 @@ func daemon() []cli.Option {
 			Containerd:    c.Containerd,
 			NoWorkloads:   c.NoWorkloads,
 			Bandwidth:     c.Bandwidth,
+			RaftTiming:    c.RaftTiming,
 			CgroupParent:  os.Getenv("CLOUDLESS_CGROUP_PARENT"),
 			Version:       buildinfo.Read(),
 		}, log)

@@ -1,5 +1,7 @@
 package api
 
+import "time"
+
 // AnchorPolicy says whether a node may hold the authoritative state: what was
 // said at its start, unless an operator has decided otherwise.
 type AnchorPolicy string
@@ -21,6 +23,7 @@ const (
 	AnchorStandby AnchorStanding = "standby" // follows the log without a vote
 	AnchorJoining AnchorStanding = "joining" // appointed, does not follow yet
 	AnchorLeaving AnchorStanding = "leaving" // is being replaced, or taken out
+	AnchorHalted  AnchorStanding = "halted"  // its node is well, its part among the anchors is not
 )
 
 // AnchorProgress is what a node says of its own copy of the Raft log.
@@ -29,6 +32,22 @@ type AnchorProgress struct {
 	Epoch   uint64 `json:"epoch"`
 	Applied uint64 `json:"applied"` // index of the last entry in its state
 	Leader  NodeID `json:"leader,omitempty"`
+	Problem string `json:"problem,omitempty"` // why the part of an anchor does not run
+	// Lost tells that its log is gone or damaged. It must not vote, because it has
+	// forgotten for whom it did, before the Raft group has taken it out.
+	Lost bool `json:"lost,omitempty"`
+}
+
+// Snapshot is a sealed copy of the cluster that an ordinary node keeps. It is
+// worth nothing without the recovery key.
+type Snapshot struct {
+	Node      NodeID    `json:"node"` // that keeps it
+	NodeName  string    `json:"node_name"`
+	Epoch     uint64    `json:"epoch"`
+	Index     uint64    `json:"index"` // of the last entry in it
+	Size      int64     `json:"size"`  // bytes
+	CreatedAt time.Time `json:"created_at"`
+	Key       string    `json:"key"` // fingerprint of the recovery key that opens it
 }
 
 // AnchorStatus is an anchor as the leader sees it.
@@ -42,6 +61,7 @@ type AnchorStatus struct {
 	Applied   uint64         `json:"applied"`
 	Behind    uint64         `json:"behind"` // entries
 	Epoch     uint64         `json:"epoch"`
+	Problem   string         `json:"problem,omitempty"` // of one that is halted
 }
 
 // AnchorPolicyInForce returns the policy that counts for a node.

@@ -35,6 +35,8 @@ const (
 	CodeAnchorDismissed Code = "CLD1012"
 	CodeClusterRestored Code = "CLD1013"
 	CodeAnchorVotes     Code = "CLD1014"
+	CodeAnchorHalted    Code = "CLD1015"
+	CodeAnchorResumed   Code = "CLD1016"
 	CodeReplicaPlaced   Code = "CLD2001"
 	CodeReplicaUnplaced Code = "CLD2002"
 	CodeReplicaReady    Code = "CLD2003"

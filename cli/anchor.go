@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"strconv"
@@ -173,6 +174,7 @@ type anchorJSON struct {
 	Applied   uint64             `json:"applied"`
 	Behind    uint64             `json:"behind"`
 	Epoch     uint64             `json:"epoch"`
+	Problem   string             `json:"problem,omitempty"` // of one that is halted
 }
 
 func newAnchorJSON(a api.AnchorStatus) anchorJSON { return anchorJSON(a) }
@@ -189,6 +191,7 @@ var anchorColumns = []column[api.AnchorStatus]{
 		return strconv.FormatUint(a.Behind, 10)
 	}},
 	{title: "POLICY", text: func(_ *printer, a api.AnchorStatus) string { return string(a.Policy) }},
+	{title: "PROBLEM", text: func(_ *printer, a api.AnchorStatus) string { return cmp.Or(a.Problem, none) }},
 	{title: "APPLIED", wide: true, text: func(_ *printer, a api.AnchorStatus) string { return strconv.FormatUint(a.Applied, 10) }},
 	{title: "EPOCH", wide: true, text: func(_ *printer, a api.AnchorStatus) string { return strconv.FormatUint(a.Epoch, 10) }},
 	{title: "ID", wide: true, text: func(_ *printer, a api.AnchorStatus) string { return string(a.ID) }},

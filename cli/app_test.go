@@ -47,7 +47,7 @@ func TestNodeStart(t *testing.T) {
 	args := []string{
 		"node", "start", "--data-dir", "/d", "--join", "-", "--name", "pi", "--region", "eu", "--zone", "home-a",
 		"--label", "a=1", "--label", "b=", "--taint", "gpu=yes:NoSchedule", "--taint", "slow:PreferNoSchedule",
-		"--listen", "/ip4/0.0.0.0/tcp/1", "--announce", "/ip4/192.0.2.1/tcp/1", "--public", "yes", "--anchor", "never",
+		"--listen", "/ip4/0.0.0.0/tcp/1", "--announce", "/ip4/192.0.2.1/tcp/1", "--public", "yes", "--anchor", "never", "--raft-timing", "wan",
 		"--relay-limit", "50Mbps", "--bandwidth", "20Mbps", "--socket", "/s", "--api-listen", ":443", "--metrics-listen", "127.0.0.1:9090", "--containerd", "/c", "--no-workloads",
 	}
 	var stderr bytes.Buffer
@@ -59,7 +59,7 @@ func TestNodeStart(t *testing.T) {
 		Labels: map[string]string{"a": "1", "b": ""},
 		Taints: []api.Taint{{Key: "gpu", Value: "yes", Effect: "NoSchedule"}, {Key: "slow", Effect: "PreferNoSchedule"}},
 		Listen: []string{"/ip4/0.0.0.0/tcp/1"}, Announce: []string{"/ip4/192.0.2.1/tcp/1"}, Public: "yes", Anchor: "never", RelayLimit: 50e6, Bandwidth: 20e6,
-		Socket: "/s", APIListen: ":443", MetricsListen: "127.0.0.1:9090", Containerd: "/c", NoWorkloads: true,
+		Socket: "/s", APIListen: ":443", MetricsListen: "127.0.0.1:9090", Containerd: "/c", NoWorkloads: true, RaftTiming: "wan",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

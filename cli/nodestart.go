@@ -35,6 +35,7 @@ type NodeConfig struct {
 	Containerd    string        // address
 	NoWorkloads   bool
 	Bandwidth     api.Bandwidth // 0: it is measured
+	RaftTiming    string        // auto, lan or wan
 }
 
 // nodeStartOptions are the flags as they were typed.
@@ -81,6 +82,7 @@ func (a *app) nodeStartCommand() *cobra.Command {
 	f.StringVar(&c.Anchor, "anchor", "auto", "may become an anchor: `auto|never|always`")
 	f.StringVar(&opts.relay, "relay-limit", "", "relay at most `BANDWIDTH` for others, e.g. 50Mbps (default as much as it can)")
 	f.StringVar(&opts.egress, "bandwidth", "", "it can send this `BANDWIDTH` to the internet, e.g. 50Mbps (default: measured)")
+	f.StringVar(&c.RaftTiming, "raft-timing", "auto", "patience of the anchors with each other: `auto|lan|wan`")
 	f.StringVar(&c.APIListen, "api-listen", "", "serve the API with mutual TLS at `HOST:PORT` as well")
 	f.StringVar(&c.MetricsListen, "metrics-listen", "", "serve metrics at `HOST:PORT`")
 	f.StringVar(&c.Containerd, "containerd", "", "`ADDRESS` of the containerd to use")
@@ -124,6 +126,8 @@ func checkStartModes(c *NodeConfig) error {
 		return startUsage("--public", "%q is not auto, yes or no", c.Public)
 	case c.Anchor != "auto" && c.Anchor != "never" && c.Anchor != "always":
 		return startUsage("--anchor", "%q is not auto, never or always", c.Anchor)
+	case c.RaftTiming != "auto" && c.RaftTiming != "lan" && c.RaftTiming != "wan":
+		return startUsage("--raft-timing", "%q is not auto, lan or wan", c.RaftTiming)
 	}
 	return nil
 }

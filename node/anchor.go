@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"go.uber.org/zap"
@@ -32,6 +31,8 @@ type anchor struct {
 	epoch     uint64
 	scheduler *sched.Loop
 	watcher   *watcher
+	timing    raftmeta.Timing
+	recovered string // what had halted it before, "" for nothing
 	roster    roster
 }
 
@@ -43,48 +44,60 @@ func (d *daemon) buildOffice() error {
 	}
 	d.parts.owner("anchor", d.office.run)
 	if !d.member.Anchor {
-		return d.office.wipe() // what a crash may have left behind
+		return d.office.wipe(anchorDirs...) // what a crash may have left behind
 	}
-	if err := d.checkRaftLog(); err != nil {
+	err = d.checkRaftLog()
+	if err == nil {
+		authority, aerr := openAuthority(d.dir)
+		if aerr != nil {
+			return aerr
+		}
+		err = d.office.openWith(authority, d.member.Epoch, !d.member.Founded && len(d.member.Contacts) == 0)
+	}
+	if err != nil && !d.onlyAnchor() {
+		d.office.close(nil, err) // the others decide meanwhile, and help it back
+		return nil
+	}
+	return err
+}
+
+// openWith opens the Raft log; bootstrap begins the cluster's first one.
+func (o *office) openWith(authority *identity.Authority, epoch uint64, bootstrap bool) error {
+	d := o.daemon
+	a := &anchor{
+		daemon: d, authority: authority, epoch: epoch, scheduler: o.scheduler, watcher: o.watcher, timing: d.raftTiming(),
+	}
+	if err := a.open(bootstrap); err != nil {
 		return err
 	}
-	authority, err := openAuthority(d.dir)
-	if err != nil {
-		return err
-	}
-	a, err := d.office.open(authority, d.member.Epoch, !d.member.Founded && len(d.member.Contacts) == 0)
-	if err != nil {
-		return err
-	}
-	d.office.take(a)
+	d.admission.setAnchor(true)
+	o.take(a)
 	return nil
 }
 
-// open opens the Raft log; bootstrap begins the cluster's first one.
-func (o *office) open(authority *identity.Authority, epoch uint64, bootstrap bool) (*anchor, error) {
-	d := o.daemon
-	a := &anchor{daemon: d, authority: authority, epoch: epoch, scheduler: o.scheduler, watcher: newWatcher()}
+func (a *anchor) open(bootstrap bool) error {
+	d := a.daemon
 	listener, err := d.mesh.Listen(api.ProtoRaft, api.RoleNode)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	a.raft, err = raftmeta.Open(raftmeta.Config{
 		Dir:       d.dir.join(raftDir),
 		ID:        d.self,
-		Streams:   raftStreams{listener, d.mesh, epoch, a.admits},
+		Streams:   raftStreams{listener, d.mesh, a.epoch, a.admits},
 		Bootstrap: bootstrap,
+		Timing:    a.timing,
 		Log:       d.log.Named("raft"),
 		Metrics:   d.registry,
 	})
 	if err != nil {
 		listener.Close()
-		return nil, err
+		return err
 	}
 	if err := d.noteFounded(); err != nil {
-		return nil, errors.Join(err, a.raft.Close())
+		return errors.Join(err, a.raft.Close())
 	}
-	d.admission.setAnchor(true)
-	return a, nil
+	return nil
 }
 
 // admits reports whether a member may take part in the Raft group: its
@@ -106,20 +119,6 @@ func (a *anchor) enroller() *enroller {
 		cluster: d.member.Cluster, name: d.member.Name, authority: a.authority, anchor: a.raft,
 		contacts: a.contacts, log: d.log.Named("enrol"),
 	}
-}
-
-// checkRaftLog refuses to begin the cluster's state anew under its old name:
-// the nodes would go on with a cluster that has forgotten them.
-func (d *daemon) checkRaftLog() error {
-	entries, err := fs.ReadDir(d.dir.FS(), raftDir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("look for the Raft log: %w", err)
-	}
-	if d.member.Founded && len(entries) == 0 {
-		return api.Errorf(api.KindInternal, "the state of cluster %s is gone: %s is empty", d.member.Name, d.dir.join(raftDir)).
-			WithHint("restore the directory from a backup; or empty the data directory to found another cluster")
-	}
-	return nil
 }
 
 // noteFounded remembers that there is a Raft log.
@@ -172,6 +171,12 @@ func (a *anchor) decide(ctx context.Context) error {
 }
 
 func (a *anchor) recordElection(ctx context.Context) error {
+	if a.recovered != "" {
+		self, _ := a.raft.Store().View().Node(a.daemon.self)
+		a.noteHalt(ctx, self, "", a.recovered)
+		a.noteHalt(ctx, self, a.recovered, "")
+		a.recovered = ""
+	}
 	_, err := a.raft.Propose(ctx, state.RecordEvent{Event: api.Event{
 		Time: time.Now(), Code: api.CodeLeaderElected, Reason: "Elected", Node: a.daemon.self,
 		Object:  api.Object{Kind: "node", Name: a.daemon.cfg.Name},

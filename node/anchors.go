@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -32,17 +33,27 @@ type roster struct {
 
 type reported struct {
 	api.AnchorProgress
-	behind uint64 // the leader, as it was when it asked
-	at     time.Time
+	behind  uint64 // the leader, as it was when it asked
+	at      time.Time
+	stopped time.Time // since when its part does not run, zero while it does
 }
 
-func (r *roster) put(id api.NodeID, p reported) {
+// put notes what an anchor says and returns what it said before.
+func (r *roster) put(id api.NodeID, p reported) (old reported) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.known == nil {
 		r.known = make(map[api.NodeID]reported)
 	}
+	old = r.known[id]
+	if !p.Running {
+		p.stopped = p.at
+		if !old.stopped.IsZero() {
+			p.stopped = old.stopped
+		}
+	}
 	r.known[id] = p
+	return old
 }
 
 func (r *roster) get(id api.NodeID) (reported, bool) {
@@ -90,11 +101,31 @@ func (a *anchor) askAnchors(ctx context.Context) {
 			reply, err := pb.NewAnchorServiceClient(conn).GetProgress(ctx, &pb.GetProgressRequest{})
 			if err == nil {
 				p := wire.AnchorProgressFromPB(reply)
-				a.roster.put(n.ID, reported{p, behind(applied, p.Applied), time.Now()})
+				before := a.roster.put(n.ID, reported{AnchorProgress: p, behind: behind(applied, p.Applied), at: time.Now()})
+				a.noteHalt(ctx, n, before.Problem, p.Problem)
 			}
 		})
 	}
 	group.Wait()
+}
+
+// noteHalt tells of an anchor whose part has ended although its node is well,
+// and of its return.
+func (a *anchor) noteHalt(ctx context.Context, n api.Node, before, now string) {
+	if (before == "") == (now == "") {
+		return
+	}
+	e := api.Event{
+		Time: time.Now(), Code: api.CodeAnchorResumed, Reason: "AnchorResumed", Node: n.ID,
+		Object: api.Object{Kind: "node", Name: n.Inventory.Name}, Message: n.Inventory.Name + " takes part among the anchors again",
+	}
+	if now != "" {
+		e.Code, e.Reason = api.CodeAnchorHalted, "AnchorHalted"
+		e.Message = fmt.Sprintf("the part of %s among the anchors has ended, the node goes on: %s", n.Inventory.Name, now)
+	}
+	if _, err := a.raft.Propose(ctx, state.RecordEvent{Event: e}); err != nil && ctx.Err() == nil {
+		a.daemon.log.Warn("an event was not recorded", zap.String("peer", string(n.ID)), zap.Error(err))
+	}
 }
 
 // carryOut does what the plan says. It reports whether more is to come soon.
@@ -113,7 +144,7 @@ func (a *anchor) carryOut(ctx context.Context) (busy bool) {
 	for _, n := range in.Nodes {
 		if p, ok := a.roster.get(n.ID); ok {
 			running := p.Running && p.Epoch == a.epoch
-			in.Progress[n.ID] = anchors.Progress{Running: running, Behind: p.behind, At: p.at}
+			in.Progress[n.ID] = anchors.Progress{Running: running, Stopped: p.stopped, Lost: p.Lost, Behind: p.behind, At: p.at}
 			busy = busy || n.HoldsState() && !running
 		}
 		busy = busy || n.Anchor && !n.Voter && n.ID != a.daemon.self && !slices.ContainsFunc(servers, isServer(n.ID))
@@ -190,10 +221,11 @@ func (a *anchor) statuses(v state.View) []api.AnchorStatus {
 		st := api.AnchorStatus{ID: n.ID, Name: n.Inventory.Name, State: n.State, Policy: n.AnchorPolicyInForce()}
 		p, ok := a.roster.get(n.ID)
 		if n.ID == a.daemon.self {
-			p, ok = reported{api.AnchorProgress{Running: true, Epoch: a.epoch, Applied: a.raft.Applied()}, 0, time.Now()}, true
+			p, ok = reported{AnchorProgress: api.AnchorProgress{Running: true, Epoch: a.epoch, Applied: a.raft.Applied()}, at: time.Now()}, true
 		}
 		if ok {
 			st.Applied, st.Behind, st.Epoch = p.Applied, p.behind, p.Epoch
+			st.Problem = p.Problem
 			st.Reachable = time.Since(p.at) < 2*restAnchorsEvery && n.State != api.NodeDown
 		}
 		switch {
@@ -201,6 +233,8 @@ func (a *anchor) statuses(v state.View) []api.AnchorStatus {
 			st.Standing = api.AnchorLeaving
 		case n.ID == a.daemon.self:
 			st.Standing = api.AnchorLeader
+		case st.Problem != "":
+			st.Standing = api.AnchorHalted
 		case i < 0:
 			st.Standing = api.AnchorJoining
 		case servers[i].Voter:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -194,6 +195,9 @@ func (d *daemon) status() api.Status {
 		st.Reason = err.Error()
 	} else {
 		st.Reason = "waiting for the first word of an anchor"
+	}
+	if problem := d.office.problem(); problem != "" {
+		st.Reason = strings.TrimPrefix(st.Reason+"; its part among the anchors has ended: "+problem, "; ")
 	}
 	st.Leader, _ = d.leader()
 	for _, n := range v.Nodes {

@@ -103,7 +103,7 @@ func (a *anchor) issue(csr []byte, to api.Member) ([]byte, error) {
 func (o *office) Progress() api.AnchorProgress {
 	a := o.current()
 	if a == nil {
-		return api.AnchorProgress{}
+		return api.AnchorProgress{Problem: o.problem(), Lost: o.state() == logLost}
 	}
 	leader, _ := a.raft.Leader()
 	return api.AnchorProgress{Running: true, Epoch: a.epoch, Applied: a.raft.Applied(), Leader: leader}
@@ -138,10 +138,19 @@ func (o *office) Transfer(ctx context.Context, to api.NodeID) error {
 const transferWithin = 8 * time.Second
 
 // Grant implements control.Group.
-func (o *office) Grant(to api.NodeID, public []byte) (sealed []byte, epoch uint64, err error) {
+func (o *office) Grant(ctx context.Context, to api.NodeID, public []byte) (sealed []byte, epoch uint64, err error) {
 	a := o.current()
 	if a == nil {
 		return nil, 0, errVacant()
+	}
+	// Whoever gets the authority begins with an empty log.
+	excluded, err := a.raft.Excluded(ctx, to)
+	if err != nil {
+		return nil, 0, err
+	}
+	if !excluded {
+		return nil, 0, api.Errorf(api.KindConflict, "the Raft group still counts on the log of this node").
+			WithHint("it is taken out as soon as a majority of the others is there")
 	}
 	sealed, err = a.keys.authority().Grant(public, to)
 	return sealed, a.epoch, err

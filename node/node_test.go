@@ -15,6 +15,7 @@ import (
 	"github.com/cloudless-project/cloudless/api"
 	"github.com/cloudless-project/cloudless/api/client"
 	"github.com/cloudless-project/cloudless/p2p"
+	"github.com/cloudless-project/cloudless/raftmeta"
 	"github.com/cloudless-project/cloudless/security/identity"
 )
 
@@ -42,6 +43,9 @@ func newDevice(t *testing.T, name string) *device {
 		DataDir: filepath.Join(dir, "data"), Socket: filepath.Join(dir, "run", "s"), Name: name,
 		Listen: []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"}, Public: "no",
 		NoWorkloads: true, isolated: true,
+		Raft: raftmeta.Timing{
+			Heartbeat: 300 * time.Millisecond, Election: 300 * time.Millisecond, Lease: 200 * time.Millisecond, Commit: 10 * time.Millisecond,
+		},
 	}}
 	t.Cleanup(func() { h.shutdown() })
 	return h

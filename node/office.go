@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -11,24 +10,27 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cloudless-project/cloudless/api"
-	pb "github.com/cloudless-project/cloudless/api/pb/cloudless/v1"
-	"github.com/cloudless-project/cloudless/api/wire"
 	"github.com/cloudless-project/cloudless/internal/retry"
 	"github.com/cloudless-project/cloudless/raftmeta/state"
 	"github.com/cloudless-project/cloudless/sched"
-	"github.com/cloudless-project/cloudless/security/identity"
 )
 
 // office is a node's place among the anchors. It is vacant on ordinary nodes.
 // The cluster appoints and dismisses while the daemon runs; whoever asks gets
 // the anchor of the moment.
+//
+// Whatever happens to the anchor ends a term and never the daemon: its disk may
+// be full or its log damaged, and containers, names and connections go on. The
+// office is closed then, says why, and is opened again when that works.
 type office struct {
 	daemon    *daemon
 	scheduler *sched.Loop // one for all terms
+	watcher   *watcher    // likewise: a new term knows who was silent before it
 
 	mu     sync.Mutex
-	anchor *anchor // nil while vacant
+	anchor *anchor // nil while vacant or closed
 	store  *state.Store
+	fault  fault
 
 	viewMu sync.Mutex
 	view   api.ClusterView // the last one that an anchor sent to this daemon
@@ -42,10 +44,13 @@ const (
 	// of the appointment.
 	dismissedFor = 3 * time.Second
 	enlistWithin = 30 * time.Second
+	// steady is how long a term must last for the next failure to be a new one.
+	steady = time.Minute
 )
 
 func newOffice(d *daemon) (*office, error) {
-	o := &office{daemon: d, store: state.New(), fresh: make(chan struct{})}
+	o := &office{daemon: d, watcher: newWatcher(), store: state.New(), fresh: make(chan struct{})}
+	d.registry.MustRegister(newOfficeMetrics(o))
 	var err error
 	o.scheduler, err = sched.New(sched.Config{Source: scheduleSource{o}, Log: d.log.Named("sched"), Metrics: d.registry})
 	return o, err
@@ -64,6 +69,8 @@ func (o *office) take(a *anchor) {
 	o.anchor = a
 	if a != nil {
 		o.store = a.raft.Store()
+		a.recovered = o.fault.problem()
+		o.fault.cleared()
 	}
 }
 
@@ -85,37 +92,50 @@ func (o *office) word() (v api.ClusterView, heard bool, fresh <-chan struct{}) {
 // run serves one term after another until ctx ends.
 func (o *office) run(ctx context.Context) error {
 	backoff := retry.Backoff{Initial: time.Second, Max: time.Minute}
-	for {
+	for ctx.Err() == nil {
 		if a := o.current(); a != nil {
-			dismissed, err := o.serveTerm(ctx, a)
-			if err != nil || !dismissed {
+			began := time.Now()
+			end, err := o.serveTerm(ctx, a)
+			if ctx.Err() != nil {
 				return err
 			}
-			o.leave(ctx)
+			if time.Since(began) > steady {
+				backoff.Reset()
+			}
+			o.conclude(ctx, a, end, err)
+			continue
+		}
+		if o.closed() {
+			o.reopen(ctx, &backoff)
+			continue
 		}
 		v, ok := o.awaitAppointment(ctx)
 		if !ok {
 			return nil
 		}
-		if err := o.enlist(ctx, v); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
+		if err := o.enlist(ctx, v); err != nil && ctx.Err() == nil {
 			wait := backoff.Next()
 			o.daemon.log.Warn("this node is to be an anchor and could not become one yet", zap.Error(err), zap.Duration("retry_in", wait))
-			if retry.Sleep(ctx, wait) != nil {
-				return nil
-			}
-			continue
+			_ = retry.Sleep(ctx, wait) // only ends early with ctx
 		}
-		backoff.Reset()
 	}
+	return nil
 }
 
-// serveTerm runs the anchor until ctx ends or the cluster dismisses it.
-func (o *office) serveTerm(ctx context.Context, a *anchor) (dismissed bool, err error) {
-	ctx, end := context.WithCancel(ctx)
-	defer end()
+// ending is why a term was over.
+type ending int
+
+const (
+	stopped   ending = iota // by ctx, or by an error
+	dismissed               // the cluster does without this anchor
+	retimed                 // the anchors are nearer or farther than they were
+)
+
+// serveTerm runs the anchor until ctx ends, it fails, or the term is over. The
+// log is closed when it returns.
+func (o *office) serveTerm(ctx context.Context, a *anchor) (end ending, err error) {
+	ctx, over := context.WithCancel(ctx)
+	defer over()
 	o.daemon.mesh.ServeEnrol(o.enrol)
 	defer o.daemon.mesh.StopEnrol()
 	group, ctx := errgroup.WithContext(ctx)
@@ -123,18 +143,42 @@ func (o *office) serveTerm(ctx context.Context, a *anchor) (dismissed bool, err 
 	group.Go(func() error { return a.listen(ctx) })
 	group.Go(func() error { return a.watchLeader(ctx) })
 	group.Go(func() error { return a.raft.Lead(ctx, a.lead) })
-	group.Go(func() error {
-		if o.awaitDismissal(ctx, a) {
-			dismissed = true
-			end()
+	group.Go(func() error { return a.watchDisk(ctx) })
+	var mu sync.Mutex
+	ends := func(why ending, happens bool) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if happens && end == stopped {
+			end = why
+			over()
 		}
 		return nil
-	})
+	}
+	group.Go(func() error { return ends(dismissed, o.awaitDismissal(ctx, a.epoch, a.raft.Applied)) })
+	group.Go(func() error { return ends(retimed, a.awaitRetiming(ctx)) })
 	err = group.Wait()
-	if dismissed && errors.Is(err, context.Canceled) {
+	if end != stopped && errors.Is(err, context.Canceled) {
 		err = nil
 	}
-	return dismissed, err
+	return end, err
+}
+
+// conclude does what follows from the end of a term.
+func (o *office) conclude(ctx context.Context, a *anchor, end ending, err error) {
+	switch {
+	case end == dismissed:
+		o.leave(ctx)
+	case end == retimed && err == nil:
+		o.take(nil)
+		if err := o.open(ctx); err != nil {
+			o.close(a, err)
+		}
+	case err == nil:
+		err = errors.New("its work ended without a reason")
+		fallthrough
+	default:
+		o.close(a, err)
+	}
 }
 
 // awaitAppointment returns when an anchor says that this node is to be one.
@@ -152,8 +196,9 @@ func (o *office) awaitAppointment(ctx context.Context) (api.ClusterView, bool) {
 	}
 }
 
-// awaitDismissal returns true when this node is no anchor any more.
-func (o *office) awaitDismissal(ctx context.Context, a *anchor) bool {
+// awaitDismissal returns true when this node, which was an anchor in an epoch
+// and had applied the log so far, is none any more.
+func (o *office) awaitDismissal(ctx context.Context, epoch uint64, applied func() uint64) bool {
 	var since time.Time
 	look := time.NewTicker(dismissedFor / 4)
 	defer look.Stop()
@@ -162,9 +207,9 @@ func (o *office) awaitDismissal(ctx context.Context, a *anchor) bool {
 		self, known := nodeOf(&v, o.daemon.self)
 		switch {
 		case !heard || !known:
-		case v.Cluster.Epoch > a.epoch:
+		case v.Cluster.Epoch > epoch:
 			return true // a backup was restored: this log is of the past
-		case self.HoldsState() || v.Index < a.raft.Applied():
+		case self.HoldsState() || v.Index < applied():
 			since = time.Time{}
 		case since.IsZero():
 			since = time.Now()
@@ -178,85 +223,6 @@ func (o *office) awaitDismissal(ctx context.Context, a *anchor) bool {
 			return false
 		}
 	}
-}
-
-// enlist makes this node an anchor: it gets the role, then the authority, and
-// then the log. What fails is begun anew.
-func (o *office) enlist(ctx context.Context, v api.ClusterView) error {
-	ctx, cancel := context.WithTimeout(ctx, enlistWithin)
-	defer cancel()
-	d := o.daemon
-	if err := d.renew(ctx); err != nil {
-		return fmt.Errorf("get the role: %w", err)
-	}
-	if member := d.admission.self(); !member.Has(api.RoleAnchor) {
-		return api.Errorf(api.KindConflict, "the new certificate does not have the role of an anchor")
-	}
-	authority, epoch, err := o.fetchAuthority(ctx, v.Leader)
-	if err != nil {
-		return fmt.Errorf("get the authority: %w", err)
-	}
-	if err := o.wipe(); err != nil {
-		return err
-	}
-	if err := sealAuthority(d.dir, authority); err != nil {
-		return err
-	}
-	if err := d.changeMembership(func(m *membership) { m.Anchor, m.Founded, m.Epoch = true, false, epoch }); err != nil {
-		return err
-	}
-	a, err := o.open(authority, epoch, false)
-	if err != nil {
-		return err
-	}
-	d.log.Info("this node is an anchor now", zap.Uint64("epoch", epoch))
-	o.take(a)
-	return nil
-}
-
-func (o *office) fetchAuthority(ctx context.Context, leader api.NodeID) (*identity.Authority, uint64, error) {
-	key, public, err := identity.NewGrantKey()
-	if err != nil {
-		return nil, 0, err
-	}
-	conn, err := o.daemon.server.Conn(leader)
-	if err != nil {
-		return nil, 0, err
-	}
-	reply, err := pb.NewAnchorServiceClient(conn).FetchAuthority(ctx, &pb.FetchAuthorityRequest{Key: public})
-	if err != nil {
-		return nil, 0, wire.ErrorFromStatus(err)
-	}
-	authority, err := key.Open(reply.GetSealed(), o.daemon.member.Cluster, o.daemon.self)
-	return authority, reply.GetEpoch(), err
-}
-
-// leave ends a term: the log and the authority are wiped, the role is given
-// back.
-func (o *office) leave(ctx context.Context) {
-	d := o.daemon
-	o.take(nil)
-	d.admission.setAnchor(false)
-	if err := d.changeMembership(func(m *membership) { m.Anchor, m.Founded = false, false }); err != nil {
-		d.log.Error("could not note that this node is no anchor any more", zap.Error(err))
-	}
-	if err := o.wipe(); err != nil {
-		d.log.Error("could not wipe what an anchor has", zap.Error(err))
-	}
-	d.log.Info("this node is no anchor any more")
-	if err := d.renew(ctx); err != nil && ctx.Err() == nil {
-		d.log.Warn("the certificate keeps the role of an anchor until it is renewed", zap.Error(err))
-	}
-}
-
-// wipe removes what only anchors have.
-func (o *office) wipe() error {
-	for _, name := range []string{raftDir, authorityDir} {
-		if err := o.daemon.dir.RemoveAll(name); err != nil {
-			return fmt.Errorf("wipe %s: %w", name, err)
-		}
-	}
-	return nil
 }
 
 // changeMembership changes the membership, in memory once it is on disk.

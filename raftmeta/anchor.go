@@ -92,11 +92,13 @@ func (a *Anchor) start(snapshots raft.SnapshotStore, logger hclog.Logger) error 
 	if err := a.bootstrap(conf, snapshots, transport); err != nil {
 		return errors.Join(err, transport.Close())
 	}
-	r, err := raft.NewRaft(conf, a.machine, a.journal, a.journal, snapshots, transport)
+	store := raftJournal{a.journal}
+	r, err := raft.NewRaft(conf, a.machine, store, store, snapshots, transport)
 	if err != nil {
 		return errors.Join(a.dir.explain(walDir, err), transport.Close())
 	}
 	a.raft = r
+	a.journal.taken.Store(true)
 	if a.metrics, err = newMetrics(a.cfg.Metrics, a); err != nil {
 		return errors.Join(err, r.Shutdown().Error())
 	}
@@ -181,6 +183,17 @@ func (a *Anchor) Leader() (api.NodeID, bool) {
 // IsLeader reports whether this node takes itself for the leader. Only
 // VerifyLeader makes sure.
 func (a *Anchor) IsLeader() bool { return a.raft.State() == raft.Leader }
+
+// Full returns why the log takes no entries at the moment because its disk is
+// full, nil while it does. It goes on by itself once there is room; a leader
+// that cannot write is none, though, and an owner with other anchors does
+// better to close this one meanwhile.
+func (a *Anchor) Full() error {
+	if err := a.journal.whyFull(); err != nil {
+		return a.dir.explain(walDir, err)
+	}
+	return nil
+}
 
 func closeOnError(err *error, close func() error) {
 	if *err != nil {

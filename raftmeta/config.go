@@ -56,6 +56,26 @@ func WAN() Timing {
 	return Timing{Heartbeat: 3 * time.Second, Election: 3 * time.Second, Lease: 2500 * time.Millisecond, Commit: 100 * time.Millisecond}
 }
 
+// The bounds between near and far anchors. They are apart, so that a path in
+// between changes nothing.
+const (
+	farAbove  = 100 * time.Millisecond
+	nearBelow = 60 * time.Millisecond
+)
+
+// TimingFor returns the timing for the slowest path between an anchor and the
+// other voters; relayed paths are far, however short, because the relay adds
+// what it likes. now is the timing in use.
+func TimingFor(rtt time.Duration, relayed bool, now Timing) Timing {
+	switch {
+	case relayed || rtt > farAbove:
+		return WAN()
+	case rtt < nearBelow:
+		return LAN()
+	}
+	return now
+}
+
 func (c Config) withDefaults() (Config, error) {
 	switch {
 	case c.Dir == "":

@@ -124,9 +124,20 @@ func (d *directory) explain(name string, err error) error {
 
 // damaged is the refusal of a file whose content cannot be trusted.
 func (d *directory) damaged(name, format string, args ...any) error {
-	what := fmt.Errorf(format, args...)
+	what := damage{fmt.Errorf(format, args...)}
 	return api.Errorf(api.KindInternal, "%s is damaged: %w", filepath.Join(d.path, name), what).
-		WithHint("if other anchors live, move %s away and join again: they send the state; otherwise restore a backup with: cloudless anchor restore", d.path)
+		WithHint("when other anchors live, this one gets its log from them by itself; otherwise restore a backup with: cloudless anchor restore")
+}
+
+// damage is the cause of an error that damaged made.
+type damage struct{ error }
+
+// Damaged reports whether an error of Open or Run says that what is on the disk
+// cannot be trusted. Such an anchor must not vote again before the Raft group
+// has excluded it: see Anchor.Excluded.
+func Damaged(err error) bool {
+	var d damage
+	return errors.As(err, &d)
 }
 
 // Close releases the directory.

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/cloudless-project/cloudless/api"
 )
 
@@ -275,5 +277,44 @@ func TestOpenRefusesADirectoryInUse(t *testing.T) {
 	defer closeAnchor(t, a)
 	if _, err := openOne(t, dir, "one"); api.KindOf(err) != api.KindConflict {
 		t.Errorf("want KindConflict, got %v", err)
+	}
+}
+
+// A log that fails under raft's feet, where raft would panic, ends the anchor
+// and nothing else: Run says why, Close returns, and the next Open goes on.
+func TestFailingLogHaltsTheAnchorAlone(t *testing.T) {
+	for name, use := range map[string]func(*Anchor){
+		"writing the term":  func(a *Anchor) { _ = raftJournal{a.journal}.SetUint64([]byte("CurrentTerm"), 9) },
+		"reading an entry":  func(a *Anchor) { _ = raftJournal{a.journal}.GetLog(1, new(raft.Log)) },
+		"appending entries": func(a *Anchor) { _, _ = a.Propose(t.Context(), label(2)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			a := mustOpen(t, dir)
+			eventually(t, "leads", func() bool { return a.VerifyLeader(t.Context()) == nil })
+			propose(t, a, 1)
+			if err := a.journal.log.Close(); err != nil { // as if the disk had gone
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- a.Run(context.Background()) }()
+			perished := make(chan struct{})
+			go func() { defer close(perished); use(a) }() // raft's goroutines do the same
+			<-perished
+			select {
+			case err := <-ended:
+				if err == nil || a.halt.reason() == nil {
+					t.Errorf("Run returned %v, halted because of %v", err, a.halt.reason())
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatal("the anchor does not end")
+			}
+			b := mustOpen(t, dir)
+			defer closeAnchor(t, b)
+			eventually(t, "leads again", func() bool { return b.VerifyLeader(t.Context()) == nil })
+			if n := count(b.Store().View()); n != 1 {
+				t.Errorf("%d commands are there, want the one that was acknowledged", n)
+			}
+		})
 	}
 }

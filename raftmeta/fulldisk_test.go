@@ -67,6 +67,9 @@ func TestDiskFillsUpAndIsFreed(t *testing.T) {
 	eventually(t, "leads", a.IsLeader)
 	free := fill(t, dir)
 	acked := proposeUntilFull(t, a)
+	if err := a.Full(); api.KindOf(err) != api.KindExhausted {
+		t.Errorf("it does not say that it is full: %v", err)
+	}
 	term := a.raft.CurrentTerm()
 	eventually(t, "some elections on a full disk", func() bool {
 		if _, err := a.Propose(t.Context(), label(-1)); err == nil {
@@ -79,6 +82,9 @@ func TestDiskFillsUpAndIsFreed(t *testing.T) {
 		_, err := a.Propose(t.Context(), label(acked))
 		return err == nil
 	})
+	if err := a.Full(); err != nil {
+		t.Errorf("it goes on and says: %v", err)
+	}
 	acked++
 	checkNumbered(t, a.Store().View(), acked)
 	closeAnchor(t, a)

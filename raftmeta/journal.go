@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/hashicorp/go-hclog"
@@ -32,6 +34,7 @@ type journal struct {
 	logger hclog.Logger
 	halt   *halt
 	mark   *mark
+	taken  atomic.Bool // raft's own goroutines call from now on
 
 	mu   sync.RWMutex // held to read, except while log is replaced
 	log  *openLog
@@ -48,6 +51,15 @@ func openJournal(dir *directory, logger hclog.Logger, halt *halt) (_ *journal, e
 		return nil, err
 	}
 	return j, nil
+}
+
+// perish ends the calling goroutine, which is one of raft's, after the anchor
+// has halted. Raft panics when it cannot read its log or write its term, and a
+// daemon has more to do than that: containers, names and connections live on.
+// What raft began stays undone, as if the power had gone.
+func (j *journal) perish(cause error) {
+	j.halt.now(j.dir.explain(walDir, cause))
+	runtime.Goexit()
 }
 
 // StoreLog implements raft.LogStore.
@@ -92,6 +104,13 @@ func (j *journal) fail(cause error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.full = cause
+}
+
+// whyFull returns why the log takes no entries, nil while it does.
+func (j *journal) whyFull() error {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return j.full
 }
 
 // heal returns nil when the log can be written to.
@@ -174,6 +193,28 @@ func (j *journal) GetLog(index uint64, entry *raft.Log) error {
 
 // IsMonotonic implements raft.MonotonicLogStore.
 func (*journal) IsMonotonic() bool { return true }
+
+// raftJournal is the journal as raft gets it: the calls whose failure makes
+// raft panic end no more than the anchor.
+type raftJournal struct{ *journal }
+
+// GetLog implements raft.LogStore.
+func (j raftJournal) GetLog(index uint64, entry *raft.Log) error {
+	err := j.journal.GetLog(index, entry)
+	if err != nil && !errors.Is(err, raft.ErrLogNotFound) && j.taken.Load() {
+		j.perish(fmt.Errorf("read entry %d: %w", index, err))
+	}
+	return err
+}
+
+// SetUint64 implements raft.StableStore.
+func (j raftJournal) SetUint64(key []byte, value uint64) error {
+	err := j.journal.SetUint64(key, value)
+	if err != nil && j.taken.Load() {
+		j.perish(fmt.Errorf("write %s: %w", key, err))
+	}
+	return err
+}
 
 // Set implements raft.StableStore.
 func (j *journal) Set(key, value []byte) error {

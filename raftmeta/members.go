@@ -2,6 +2,7 @@ package raftmeta
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -55,6 +56,26 @@ func (a *Anchor) Transfer(ctx context.Context, to api.NodeID) error {
 // Demote takes a voter's vote and leaves it the log. Leader only.
 func (a *Anchor) Demote(ctx context.Context, id api.NodeID) error {
 	return a.await(ctx, a.raft.DemoteVoter(raft.ServerID(id), 0, memberTimeout))
+}
+
+// Excluded reports whether a node is no member of the Raft group, for good: the
+// configuration without it is durable on a majority. A node that has lost its
+// log may begin an empty one only then; before, it could vote twice in a term,
+// or count for entries that it has forgotten. Leader only.
+func (a *Anchor) Excluded(ctx context.Context, id api.NodeID) (bool, error) {
+	member := func() (bool, error) {
+		servers, err := a.Servers()
+		return slices.ContainsFunc(servers, func(s Server) bool { return s.ID == id }), err
+	}
+	if is, err := member(); is || err != nil {
+		return false, err
+	}
+	// What is known here may be of an entry that only this anchor has: make sure of it.
+	if err := a.await(ctx, a.raft.Barrier(memberTimeout)); err != nil {
+		return false, err
+	}
+	is, err := member()
+	return !is, err
 }
 
 // Applied returns the index of the last entry in this node's state.

@@ -17,6 +17,7 @@ func AnchorToPB(a api.AnchorStatus) *pb.Anchor {
 		Applied:   a.Applied,
 		Behind:    a.Behind,
 		Epoch:     a.Epoch,
+		Problem:   a.Problem,
 	}
 }
 
@@ -32,15 +33,36 @@ func AnchorFromPB(p *pb.Anchor) api.AnchorStatus {
 		Applied:   p.GetApplied(),
 		Behind:    p.GetBehind(),
 		Epoch:     p.GetEpoch(),
+		Problem:   p.GetProblem(),
 	}
 }
 
 // AnchorProgressToPB converts what a node says of its copy of the log.
 func AnchorProgressToPB(a api.AnchorProgress) *pb.GetProgressResponse {
-	return &pb.GetProgressResponse{Running: a.Running, Epoch: a.Epoch, Applied: a.Applied, Leader: string(a.Leader)}
+	return &pb.GetProgressResponse{
+		Running: a.Running, Epoch: a.Epoch, Applied: a.Applied, Leader: string(a.Leader), Problem: a.Problem, Lost: a.Lost,
+	}
 }
 
 // AnchorProgressFromPB converts what a node says of its copy of the log.
 func AnchorProgressFromPB(p *pb.GetProgressResponse) api.AnchorProgress {
-	return api.AnchorProgress{Running: p.GetRunning(), Epoch: p.GetEpoch(), Applied: p.GetApplied(), Leader: api.NodeID(p.GetLeader())}
+	return api.AnchorProgress{
+		Running: p.GetRunning(), Epoch: p.GetEpoch(), Applied: p.GetApplied(), Leader: api.NodeID(p.GetLeader()),
+		Problem: p.GetProblem(), Lost: p.GetLost(),
+	}
+}
+
+// SnapshotToPB converts a sealed snapshot that a node keeps.
+func SnapshotToPB(s api.Snapshot) *pb.Snapshot {
+	return &pb.Snapshot{
+		Node: string(s.Node), NodeName: s.NodeName, Epoch: s.Epoch, Index: s.Index, Size: s.Size, CreatedAt: timeToPB(s.CreatedAt), Key: s.Key,
+	}
+}
+
+// SnapshotFromPB converts a sealed snapshot that a node keeps.
+func SnapshotFromPB(p *pb.Snapshot) api.Snapshot {
+	return api.Snapshot{
+		Node: api.NodeID(p.GetNode()), NodeName: p.GetNodeName(), Epoch: p.GetEpoch(), Index: p.GetIndex(), Size: p.GetSize(),
+		CreatedAt: timeFromPB(p.GetCreatedAt()), Key: p.GetKey(),
+	}
 }

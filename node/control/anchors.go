@@ -24,8 +24,9 @@ type Group interface {
 	Anchors(v state.View) []api.AnchorStatus
 	// Transfer makes another voter the leader.
 	Transfer(ctx context.Context, to api.NodeID) error
-	// Grant seals the authority to the key of a node that was appointed.
-	Grant(to api.NodeID, public []byte) (sealed []byte, epoch uint64, err error)
+	// Grant seals the authority to the key of a node that was appointed. It refuses
+	// one that the Raft group counts on: its log must be there.
+	Grant(ctx context.Context, to api.NodeID, public []byte) (sealed []byte, epoch uint64, err error)
 	// Enrol takes a joiner in that asked another anchor.
 	Enrol(ctx context.Context, j Joiner) (certificate []byte, err error)
 	// Backup writes a sealed backup of a state and the authority.
@@ -174,7 +175,7 @@ func (s *anchorServer) FetchAuthority(ctx context.Context, req *pb.FetchAuthorit
 	if err != nil {
 		return nil, err
 	}
-	sealed, epoch, err := s.cfg.Group.Grant(id, req.GetKey())
+	sealed, epoch, err := s.cfg.Group.Grant(ctx, id, req.GetKey())
 	if err != nil {
 		return nil, err
 	}

@@ -34,6 +34,8 @@ var (
 	readers   = []api.Role{api.RoleViewer, api.RoleOperator}
 	operators = []api.Role{api.RoleOperator}
 	nodes     = []api.Role{api.RoleNode}
+
+	storekeepers = []api.Role{api.RoleOperator, api.RoleNode}
 )
 
 // rules is the authorisation table. Nothing is allowed that has no row.
@@ -74,6 +76,10 @@ var rules = map[string]rule{
 	pb.AnchorService_SetAnchorPolicy_FullMethodName:    {operators, leader},
 	pb.AnchorService_TransferLeadership_FullMethodName: {operators, leader},
 	pb.AnchorService_Backup_FullMethodName:             {operators, leader},
+	pb.AnchorService_SetRecoveryKey_FullMethodName:     {operators, leader},
+	pb.AnchorService_ListSnapshots_FullMethodName:      {storekeepers, here},
+	pb.AnchorService_FetchSnapshot_FullMethodName:      {storekeepers, here}, // sealed: of no use to who reads it
+	pb.AnchorService_KeepSnapshot_FullMethodName:       {nodes, here},        // from anchors alone
 	pb.AnchorService_GetProgress_FullMethodName:        {nodes, here},
 	pb.AnchorService_FetchAuthority_FullMethodName:     {nodes, anchored}, // those that the state has as anchors
 	pb.AnchorService_EnrolFor_FullMethodName:           {nodes, anchored}, // likewise

@@ -17,6 +17,9 @@
 //   - A node comes in as a standby, catches up, and only then gets its vote.
 //   - A voter that has been down for long is replaced when a standby is ready. Until
 //     then it keeps its vote: taking it away would make nothing safer.
+//   - An anchor whose log is gone is taken out at once, whatever the number of
+//     votes, and comes in again like a new one: it may not vote with what it has
+//     forgotten.
 //   - A leader that has to go hands leadership over first.
 //   - There is at most one change of the Raft group in a round.
 package anchors

@@ -44,8 +44,10 @@ type Server struct {
 
 // Progress is how far an anchor's copy of the log is.
 type Progress struct {
-	Running bool   // it takes part in this Raft group
-	Behind  uint64 // entries that it lacks
+	Running bool      // it takes part in this Raft group
+	Stopped time.Time // since when it does not although its node is well; zero while it does
+	Lost    bool      // its log is gone or damaged: its vote is worth nothing
+	Behind  uint64    // entries that it lacks
 	At      time.Time
 }
 
@@ -141,9 +143,21 @@ func (p *planner) appointments() (steps []Step) {
 
 // change returns the next change of the Raft group.
 func (p *planner) change() (Step, bool) {
-	for _, next := range []func() (Step, bool){p.expelStandby, p.follow, p.expelVoter, p.replaceLost, p.balance} {
+	for _, next := range []func() (Step, bool){p.expelForgetful, p.expelStandby, p.follow, p.expelVoter, p.replaceLost, p.balance} {
 		if s, ok := next(); ok {
 			return s, true
+		}
+	}
+	return Step{}, false
+}
+
+// expelForgetful takes an anchor out whose log is gone: it cannot vote, and
+// must not before the group does without it. Afterwards it follows anew. Its
+// vote is dead already, so nothing becomes less safe.
+func (p *planner) expelForgetful() (Step, bool) {
+	for _, m := range p.members {
+		if m.server && m.forgetful {
+			return Step{Kind: Expel, Node: m.id, Reason: "its log is lost, it begins anew"}, true
 		}
 	}
 	return Step{}, false

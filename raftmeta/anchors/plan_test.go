@@ -22,6 +22,7 @@ var noon = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 //	down lost suspect                its state: down for a minute, for an hour, silent
 //	young                            ready for a minute only
 //	behind, away                     far behind with the log; its part does not answer
+//	halted, forgetful                its part has not run for an hour; its log is gone
 //	unrecorded                       the record does not have its vote yet
 func world(t *testing.T, text string) Input {
 	t.Helper()
@@ -60,6 +61,12 @@ func world(t *testing.T, text string) Input {
 			in.Servers = append(in.Servers, Server{n.ID, voter})
 		}
 		p := Progress{Running: n.Anchor && n.State != api.NodeDown && !has["away"], At: noon}
+		switch {
+		case has["halted"]:
+			p.Running, p.Stopped = false, noon.Add(-time.Hour)
+		case has["forgetful"]:
+			p.Running, p.Lost, p.Stopped = false, true, noon.Add(-time.Minute)
+		}
 		if has["behind"] {
 			p.Behind = 10000
 		}
@@ -104,6 +111,13 @@ func TestPlan(t *testing.T) {
 		{"without anybody to replace it, it stays", "a:leader,public b:public,voter c:public,voter,lost", ""},
 		{"a replacement is looked for", "a:leader,public b:public,voter c:public,voter,lost d:public", "appoint d"},
 		{"a lost standby is replaced", "a:leader,public b:public,standby,lost c:public", "appoint c"},
+
+		{"one whose disk is full for long is replaced too", "a:leader,public b:public,voter c:public,voter,halted d:public,standby", "expel c"},
+		{"a log that is gone has no vote", "a:leader,public b:public,voter c:public,voter,forgetful", "expel c"},
+		{"even if it leaves an even number", "a:leader,public b:public,voter c:public,voter,forgetful d:public,standby", "expel c"},
+		{"it comes in again when its part runs", "a:leader,public b:public,voter c:public,appointed", "follow c"},
+		{"before it does the others rest at one vote", "a:leader,public b:public,voter c:public,appointed,forgetful", "demote b"},
+		{"a standby that forgot", "a:leader,public b:public,standby,forgetful", "expel b"},
 
 		{"a standby goes at once", "a:leader b:standby,never", "expel b"},
 		{"and is forgotten", "a:leader b:appointed,never", "dismiss b"},

@@ -16,10 +16,12 @@ type member struct {
 	server   bool // a member of the Raft group
 	voter    bool
 	unwanted bool // shall be no anchor
-	lost     bool // down for so long that it is given up
+	lost     bool // down, or without its part running, for so long that it is given up
 	alive    bool // ready, as far as the leader knows
 	running  bool // its copy of the log is of this Raft group
 	ready    bool // could get a vote now
+
+	forgetful bool // its log is gone
 }
 
 func (m member) name() string {
@@ -81,7 +83,10 @@ func (p *planner) judge(m *member) {
 	m.lost = m.known && gone(n.State) && now.Sub(n.StateSince) >= p.cfg.ReplaceAfter
 	m.alive = m.known && well(n.State)
 	progress, asked := p.in.Progress[m.id]
-	m.running = asked && progress.Running && now.Sub(progress.At) <= p.cfg.Fresh
+	fresh := asked && now.Sub(progress.At) <= p.cfg.Fresh
+	m.running = fresh && progress.Running
+	m.forgetful = fresh && progress.Lost
+	m.lost = m.lost || fresh && !progress.Stopped.IsZero() && now.Sub(progress.Stopped) >= p.cfg.ReplaceAfter
 	m.ready = m.server && !m.voter && !m.unwanted && m.alive && m.running && progress.Behind <= p.cfg.MaxBehind
 }
 

@@ -8,6 +8,7 @@ package cloudlessv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -25,13 +26,14 @@ type Anchor struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Standing      string                 `protobuf:"bytes,3,opt,name=standing,proto3" json:"standing,omitempty"` // leader, voter, standby, joining or leaving
+	Standing      string                 `protobuf:"bytes,3,opt,name=standing,proto3" json:"standing,omitempty"` // leader, voter, standby, joining, leaving or halted
 	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`       // of the node
 	Policy        string                 `protobuf:"bytes,5,opt,name=policy,proto3" json:"policy,omitempty"`     // auto, always or never
 	Reachable     bool                   `protobuf:"varint,6,opt,name=reachable,proto3" json:"reachable,omitempty"`
 	Applied       uint64                 `protobuf:"varint,7,opt,name=applied,proto3" json:"applied,omitempty"`
 	Behind        uint64                 `protobuf:"varint,8,opt,name=behind,proto3" json:"behind,omitempty"` // entries
 	Epoch         uint64                 `protobuf:"varint,9,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Problem       string                 `protobuf:"bytes,10,opt,name=problem,proto3" json:"problem,omitempty"` // why it is halted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -127,6 +129,13 @@ func (x *Anchor) GetEpoch() uint64 {
 		return x.Epoch
 	}
 	return 0
+}
+
+func (x *Anchor) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
 }
 
 type ListAnchorsRequest struct {
@@ -547,6 +556,8 @@ type GetProgressResponse struct {
 	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Applied       uint64                 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
 	Leader        string                 `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	Problem       string                 `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"` // why an anchor's part does not run
+	Lost          bool                   `protobuf:"varint,6,opt,name=lost,proto3" json:"lost,omitempty"`      // its log is gone or damaged: it must not vote until it was taken out of the group
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -609,6 +620,473 @@ func (x *GetProgressResponse) GetLeader() string {
 	return ""
 }
 
+func (x *GetProgressResponse) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *GetProgressResponse) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
+type SetRecoveryKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Public        []byte                 `protobuf:"bytes,1,opt,name=public,proto3" json:"public,omitempty"`    // X25519
+	Replace       bool                   `protobuf:"varint,2,opt,name=replace,proto3" json:"replace,omitempty"` // although there is one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRecoveryKeyRequest) Reset() {
+	*x = SetRecoveryKeyRequest{}
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRecoveryKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRecoveryKeyRequest) ProtoMessage() {}
+
+func (x *SetRecoveryKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRecoveryKeyRequest.ProtoReflect.Descriptor instead.
+func (*SetRecoveryKeyRequest) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_anchor_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SetRecoveryKeyRequest) GetPublic() []byte {
+	if x != nil {
+		return x.Public
+	}
+	return nil
+}
+
+func (x *SetRecoveryKeyRequest) GetReplace() bool {
+	if x != nil {
+		return x.Replace
+	}
+	return false
+}
+
+type SetRecoveryKeyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRecoveryKeyResponse) Reset() {
+	*x = SetRecoveryKeyResponse{}
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRecoveryKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRecoveryKeyResponse) ProtoMessage() {}
+
+func (x *SetRecoveryKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRecoveryKeyResponse.ProtoReflect.Descriptor instead.
+func (*SetRecoveryKeyResponse) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_anchor_proto_rawDescGZIP(), []int{12}
+}
+
+// Snapshot is a sealed snapshot that a node keeps.
+type Snapshot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"` // that keeps it
+	NodeName      string                 `protobuf:"bytes,2,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Index         uint64                 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
+	Size          int64                  `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"` // bytes
+	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	Key           string                 `protobuf:"bytes,7,opt,name=key,proto3" json:"key,omitempty"` // fingerprint of the recovery key that opens it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Snapshot) Reset() {
+	*x = Snapshot{}
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Snapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Snapshot) ProtoMessage() {}
+
+func (x *Snapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
+func (*Snapshot) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_anchor_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Snapshot) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Snapshot) GetNodeName() string {
+	if x != nil {
+		return x.NodeName
+	}
+	return ""
+}
+
+func (x *Snapshot) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Snapshot) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Snapshot) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Snapshot) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *Snapshot) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+type ListSnapshotsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Everywhere    bool                   `protobuf:"varint,1,opt,name=everywhere,proto3" json:"everywhere,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSnapshotsRequest) Reset() {
+	*x = ListSnapshotsRequest{}
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSnapshotsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSnapshotsRequest) ProtoMessage() {}
+
+func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSnapshotsRequest.ProtoReflect.Descriptor instead.
+func (*ListSnapshotsRequest) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_anchor_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ListSnapshotsRequest) GetEverywhere() bool {
+	if x != nil {
+		return x.Everywhere
+	}
+	return false
+}
+
+type ListSnapshotsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Snapshots     []*Snapshot            `protobuf:"bytes,1,rep,name=snapshots,proto3" json:"snapshots,omitempty"` // the newest first
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSnapshotsResponse) Reset() {
+	*x = ListSnapshotsResponse{}
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSnapshotsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSnapshotsResponse) ProtoMessage() {}
+
+func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSnapshotsResponse.ProtoReflect.Descriptor instead.
+func (*ListSnapshotsResponse) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_anchor_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ListSnapshotsResponse) GetSnapshots() []*Snapshot {
+	if x != nil {
+		return x.Snapshots
+	}
+	return nil
+}
+
+type FetchSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"` // ID of the node that keeps it
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchSnapshotRequest) Reset() {
+	*x = FetchSnapshotRequest{}
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchSnapshotRequest) ProtoMessage() {}
+
+func (x *FetchSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*FetchSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_anchor_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *FetchSnapshotRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *FetchSnapshotRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *FetchSnapshotRequest) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type FetchSnapshotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchSnapshotResponse) Reset() {
+	*x = FetchSnapshotResponse{}
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchSnapshotResponse) ProtoMessage() {}
+
+func (x *FetchSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*FetchSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_anchor_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *FetchSnapshotResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type KeepSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeepSnapshotRequest) Reset() {
+	*x = KeepSnapshotRequest{}
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeepSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeepSnapshotRequest) ProtoMessage() {}
+
+func (x *KeepSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeepSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*KeepSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_anchor_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *KeepSnapshotRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type KeepSnapshotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeepSnapshotResponse) Reset() {
+	*x = KeepSnapshotResponse{}
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeepSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeepSnapshotResponse) ProtoMessage() {}
+
+func (x *KeepSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeepSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*KeepSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_anchor_proto_rawDescGZIP(), []int{19}
+}
+
 type FetchAuthorityRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"` // HPKE public key (X25519), used once
@@ -618,7 +1096,7 @@ type FetchAuthorityRequest struct {
 
 func (x *FetchAuthorityRequest) Reset() {
 	*x = FetchAuthorityRequest{}
-	mi := &file_cloudless_v1_anchor_proto_msgTypes[11]
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +1108,7 @@ func (x *FetchAuthorityRequest) String() string {
 func (*FetchAuthorityRequest) ProtoMessage() {}
 
 func (x *FetchAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_anchor_proto_msgTypes[11]
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +1121,7 @@ func (x *FetchAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*FetchAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_anchor_proto_rawDescGZIP(), []int{11}
+	return file_cloudless_v1_anchor_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FetchAuthorityRequest) GetKey() []byte {
@@ -663,7 +1141,7 @@ type FetchAuthorityResponse struct {
 
 func (x *FetchAuthorityResponse) Reset() {
 	*x = FetchAuthorityResponse{}
-	mi := &file_cloudless_v1_anchor_proto_msgTypes[12]
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -675,7 +1153,7 @@ func (x *FetchAuthorityResponse) String() string {
 func (*FetchAuthorityResponse) ProtoMessage() {}
 
 func (x *FetchAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_anchor_proto_msgTypes[12]
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -688,7 +1166,7 @@ func (x *FetchAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*FetchAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_anchor_proto_rawDescGZIP(), []int{12}
+	return file_cloudless_v1_anchor_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FetchAuthorityResponse) GetSealed() []byte {
@@ -718,7 +1196,7 @@ type EnrolForRequest struct {
 
 func (x *EnrolForRequest) Reset() {
 	*x = EnrolForRequest{}
-	mi := &file_cloudless_v1_anchor_proto_msgTypes[13]
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +1208,7 @@ func (x *EnrolForRequest) String() string {
 func (*EnrolForRequest) ProtoMessage() {}
 
 func (x *EnrolForRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_anchor_proto_msgTypes[13]
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +1221,7 @@ func (x *EnrolForRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolForRequest.ProtoReflect.Descriptor instead.
 func (*EnrolForRequest) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_anchor_proto_rawDescGZIP(), []int{13}
+	return file_cloudless_v1_anchor_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *EnrolForRequest) GetTokenId() string {
@@ -790,7 +1268,7 @@ type EnrolForResponse struct {
 
 func (x *EnrolForResponse) Reset() {
 	*x = EnrolForResponse{}
-	mi := &file_cloudless_v1_anchor_proto_msgTypes[14]
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -802,7 +1280,7 @@ func (x *EnrolForResponse) String() string {
 func (*EnrolForResponse) ProtoMessage() {}
 
 func (x *EnrolForResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_anchor_proto_msgTypes[14]
+	mi := &file_cloudless_v1_anchor_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -815,7 +1293,7 @@ func (x *EnrolForResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolForResponse.ProtoReflect.Descriptor instead.
 func (*EnrolForResponse) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_anchor_proto_rawDescGZIP(), []int{14}
+	return file_cloudless_v1_anchor_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *EnrolForResponse) GetCertificate() []byte {
@@ -829,7 +1307,7 @@ var File_cloudless_v1_anchor_proto protoreflect.FileDescriptor
 
 const file_cloudless_v1_anchor_proto_rawDesc = "" +
 	"\n" +
-	"\x19cloudless/v1/anchor.proto\x12\fcloudless.v1\"\xdc\x01\n" +
+	"\x19cloudless/v1/anchor.proto\x12\fcloudless.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x01\n" +
 	"\x06Anchor\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -839,7 +1317,9 @@ const file_cloudless_v1_anchor_proto_rawDesc = "" +
 	"\treachable\x18\x06 \x01(\bR\treachable\x12\x18\n" +
 	"\aapplied\x18\a \x01(\x04R\aapplied\x12\x16\n" +
 	"\x06behind\x18\b \x01(\x04R\x06behind\x12\x14\n" +
-	"\x05epoch\x18\t \x01(\x04R\x05epoch\"\x14\n" +
+	"\x05epoch\x18\t \x01(\x04R\x05epoch\x12\x18\n" +
+	"\aproblem\x18\n" +
+	" \x01(\tR\aproblem\"\x14\n" +
 	"\x12ListAnchorsRequest\"E\n" +
 	"\x13ListAnchorsResponse\x12.\n" +
 	"\aanchors\x18\x01 \x03(\v2\x14.cloudless.v1.AnchorR\aanchors\"D\n" +
@@ -859,12 +1339,42 @@ const file_cloudless_v1_anchor_proto_rawDesc = "" +
 	"\x04salt\x18\x02 \x01(\fR\x04salt\"$\n" +
 	"\x0eBackupResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"\x14\n" +
-	"\x12GetProgressRequest\"w\n" +
+	"\x12GetProgressRequest\"\xa5\x01\n" +
 	"\x13GetProgressResponse\x12\x18\n" +
 	"\arunning\x18\x01 \x01(\bR\arunning\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\aapplied\x18\x03 \x01(\x04R\aapplied\x12\x16\n" +
-	"\x06leader\x18\x04 \x01(\tR\x06leader\")\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\x12\x18\n" +
+	"\aproblem\x18\x05 \x01(\tR\aproblem\x12\x12\n" +
+	"\x04lost\x18\x06 \x01(\bR\x04lost\"I\n" +
+	"\x15SetRecoveryKeyRequest\x12\x16\n" +
+	"\x06public\x18\x01 \x01(\fR\x06public\x12\x18\n" +
+	"\areplace\x18\x02 \x01(\bR\areplace\"\x18\n" +
+	"\x16SetRecoveryKeyResponse\"\xc8\x01\n" +
+	"\bSnapshot\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1b\n" +
+	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x14\n" +
+	"\x05index\x18\x04 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04size\x18\x05 \x01(\x03R\x04size\x129\n" +
+	"\n" +
+	"created_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x10\n" +
+	"\x03key\x18\a \x01(\tR\x03key\"6\n" +
+	"\x14ListSnapshotsRequest\x12\x1e\n" +
+	"\n" +
+	"everywhere\x18\x01 \x01(\bR\n" +
+	"everywhere\"M\n" +
+	"\x15ListSnapshotsResponse\x124\n" +
+	"\tsnapshots\x18\x01 \x03(\v2\x16.cloudless.v1.SnapshotR\tsnapshots\"V\n" +
+	"\x14FetchSnapshotRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\"+\n" +
+	"\x15FetchSnapshotResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\")\n" +
+	"\x13KeepSnapshotRequest\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x16\n" +
+	"\x14KeepSnapshotResponse\")\n" +
 	"\x15FetchAuthorityRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\"F\n" +
 	"\x16FetchAuthorityResponse\x12\x16\n" +
@@ -877,12 +1387,16 @@ const file_cloudless_v1_anchor_proto_rawDesc = "" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x05 \x01(\tR\aaddress\"4\n" +
 	"\x10EnrolForResponse\x12 \n" +
-	"\vcertificate\x18\x01 \x01(\fR\vcertificate2\xef\x04\n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate2\xdb\a\n" +
 	"\rAnchorService\x12R\n" +
 	"\vListAnchors\x12 .cloudless.v1.ListAnchorsRequest\x1a!.cloudless.v1.ListAnchorsResponse\x12^\n" +
 	"\x0fSetAnchorPolicy\x12$.cloudless.v1.SetAnchorPolicyRequest\x1a%.cloudless.v1.SetAnchorPolicyResponse\x12g\n" +
 	"\x12TransferLeadership\x12'.cloudless.v1.TransferLeadershipRequest\x1a(.cloudless.v1.TransferLeadershipResponse\x12E\n" +
-	"\x06Backup\x12\x1b.cloudless.v1.BackupRequest\x1a\x1c.cloudless.v1.BackupResponse0\x01\x12R\n" +
+	"\x06Backup\x12\x1b.cloudless.v1.BackupRequest\x1a\x1c.cloudless.v1.BackupResponse0\x01\x12[\n" +
+	"\x0eSetRecoveryKey\x12#.cloudless.v1.SetRecoveryKeyRequest\x1a$.cloudless.v1.SetRecoveryKeyResponse\x12X\n" +
+	"\rListSnapshots\x12\".cloudless.v1.ListSnapshotsRequest\x1a#.cloudless.v1.ListSnapshotsResponse\x12Z\n" +
+	"\rFetchSnapshot\x12\".cloudless.v1.FetchSnapshotRequest\x1a#.cloudless.v1.FetchSnapshotResponse0\x01\x12W\n" +
+	"\fKeepSnapshot\x12!.cloudless.v1.KeepSnapshotRequest\x1a\".cloudless.v1.KeepSnapshotResponse(\x01\x12R\n" +
 	"\vGetProgress\x12 .cloudless.v1.GetProgressRequest\x1a!.cloudless.v1.GetProgressResponse\x12[\n" +
 	"\x0eFetchAuthority\x12#.cloudless.v1.FetchAuthorityRequest\x1a$.cloudless.v1.FetchAuthorityResponse\x12I\n" +
 	"\bEnrolFor\x12\x1d.cloudless.v1.EnrolForRequest\x1a\x1e.cloudless.v1.EnrolForResponseBHZFgithub.com/cloudless-project/cloudless/api/pb/cloudless/v1;cloudlessv1b\x06proto3"
@@ -899,7 +1413,7 @@ func file_cloudless_v1_anchor_proto_rawDescGZIP() []byte {
 	return file_cloudless_v1_anchor_proto_rawDescData
 }
 
-var file_cloudless_v1_anchor_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_cloudless_v1_anchor_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_cloudless_v1_anchor_proto_goTypes = []any{
 	(*Anchor)(nil),                     // 0: cloudless.v1.Anchor
 	(*ListAnchorsRequest)(nil),         // 1: cloudless.v1.ListAnchorsRequest
@@ -912,32 +1426,52 @@ var file_cloudless_v1_anchor_proto_goTypes = []any{
 	(*BackupResponse)(nil),             // 8: cloudless.v1.BackupResponse
 	(*GetProgressRequest)(nil),         // 9: cloudless.v1.GetProgressRequest
 	(*GetProgressResponse)(nil),        // 10: cloudless.v1.GetProgressResponse
-	(*FetchAuthorityRequest)(nil),      // 11: cloudless.v1.FetchAuthorityRequest
-	(*FetchAuthorityResponse)(nil),     // 12: cloudless.v1.FetchAuthorityResponse
-	(*EnrolForRequest)(nil),            // 13: cloudless.v1.EnrolForRequest
-	(*EnrolForResponse)(nil),           // 14: cloudless.v1.EnrolForResponse
+	(*SetRecoveryKeyRequest)(nil),      // 11: cloudless.v1.SetRecoveryKeyRequest
+	(*SetRecoveryKeyResponse)(nil),     // 12: cloudless.v1.SetRecoveryKeyResponse
+	(*Snapshot)(nil),                   // 13: cloudless.v1.Snapshot
+	(*ListSnapshotsRequest)(nil),       // 14: cloudless.v1.ListSnapshotsRequest
+	(*ListSnapshotsResponse)(nil),      // 15: cloudless.v1.ListSnapshotsResponse
+	(*FetchSnapshotRequest)(nil),       // 16: cloudless.v1.FetchSnapshotRequest
+	(*FetchSnapshotResponse)(nil),      // 17: cloudless.v1.FetchSnapshotResponse
+	(*KeepSnapshotRequest)(nil),        // 18: cloudless.v1.KeepSnapshotRequest
+	(*KeepSnapshotResponse)(nil),       // 19: cloudless.v1.KeepSnapshotResponse
+	(*FetchAuthorityRequest)(nil),      // 20: cloudless.v1.FetchAuthorityRequest
+	(*FetchAuthorityResponse)(nil),     // 21: cloudless.v1.FetchAuthorityResponse
+	(*EnrolForRequest)(nil),            // 22: cloudless.v1.EnrolForRequest
+	(*EnrolForResponse)(nil),           // 23: cloudless.v1.EnrolForResponse
+	(*timestamppb.Timestamp)(nil),      // 24: google.protobuf.Timestamp
 }
 var file_cloudless_v1_anchor_proto_depIdxs = []int32{
 	0,  // 0: cloudless.v1.ListAnchorsResponse.anchors:type_name -> cloudless.v1.Anchor
-	1,  // 1: cloudless.v1.AnchorService.ListAnchors:input_type -> cloudless.v1.ListAnchorsRequest
-	3,  // 2: cloudless.v1.AnchorService.SetAnchorPolicy:input_type -> cloudless.v1.SetAnchorPolicyRequest
-	5,  // 3: cloudless.v1.AnchorService.TransferLeadership:input_type -> cloudless.v1.TransferLeadershipRequest
-	7,  // 4: cloudless.v1.AnchorService.Backup:input_type -> cloudless.v1.BackupRequest
-	9,  // 5: cloudless.v1.AnchorService.GetProgress:input_type -> cloudless.v1.GetProgressRequest
-	11, // 6: cloudless.v1.AnchorService.FetchAuthority:input_type -> cloudless.v1.FetchAuthorityRequest
-	13, // 7: cloudless.v1.AnchorService.EnrolFor:input_type -> cloudless.v1.EnrolForRequest
-	2,  // 8: cloudless.v1.AnchorService.ListAnchors:output_type -> cloudless.v1.ListAnchorsResponse
-	4,  // 9: cloudless.v1.AnchorService.SetAnchorPolicy:output_type -> cloudless.v1.SetAnchorPolicyResponse
-	6,  // 10: cloudless.v1.AnchorService.TransferLeadership:output_type -> cloudless.v1.TransferLeadershipResponse
-	8,  // 11: cloudless.v1.AnchorService.Backup:output_type -> cloudless.v1.BackupResponse
-	10, // 12: cloudless.v1.AnchorService.GetProgress:output_type -> cloudless.v1.GetProgressResponse
-	12, // 13: cloudless.v1.AnchorService.FetchAuthority:output_type -> cloudless.v1.FetchAuthorityResponse
-	14, // 14: cloudless.v1.AnchorService.EnrolFor:output_type -> cloudless.v1.EnrolForResponse
-	8,  // [8:15] is the sub-list for method output_type
-	1,  // [1:8] is the sub-list for method input_type
-	1,  // [1:1] is the sub-list for extension type_name
-	1,  // [1:1] is the sub-list for extension extendee
-	0,  // [0:1] is the sub-list for field type_name
+	24, // 1: cloudless.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
+	13, // 2: cloudless.v1.ListSnapshotsResponse.snapshots:type_name -> cloudless.v1.Snapshot
+	1,  // 3: cloudless.v1.AnchorService.ListAnchors:input_type -> cloudless.v1.ListAnchorsRequest
+	3,  // 4: cloudless.v1.AnchorService.SetAnchorPolicy:input_type -> cloudless.v1.SetAnchorPolicyRequest
+	5,  // 5: cloudless.v1.AnchorService.TransferLeadership:input_type -> cloudless.v1.TransferLeadershipRequest
+	7,  // 6: cloudless.v1.AnchorService.Backup:input_type -> cloudless.v1.BackupRequest
+	11, // 7: cloudless.v1.AnchorService.SetRecoveryKey:input_type -> cloudless.v1.SetRecoveryKeyRequest
+	14, // 8: cloudless.v1.AnchorService.ListSnapshots:input_type -> cloudless.v1.ListSnapshotsRequest
+	16, // 9: cloudless.v1.AnchorService.FetchSnapshot:input_type -> cloudless.v1.FetchSnapshotRequest
+	18, // 10: cloudless.v1.AnchorService.KeepSnapshot:input_type -> cloudless.v1.KeepSnapshotRequest
+	9,  // 11: cloudless.v1.AnchorService.GetProgress:input_type -> cloudless.v1.GetProgressRequest
+	20, // 12: cloudless.v1.AnchorService.FetchAuthority:input_type -> cloudless.v1.FetchAuthorityRequest
+	22, // 13: cloudless.v1.AnchorService.EnrolFor:input_type -> cloudless.v1.EnrolForRequest
+	2,  // 14: cloudless.v1.AnchorService.ListAnchors:output_type -> cloudless.v1.ListAnchorsResponse
+	4,  // 15: cloudless.v1.AnchorService.SetAnchorPolicy:output_type -> cloudless.v1.SetAnchorPolicyResponse
+	6,  // 16: cloudless.v1.AnchorService.TransferLeadership:output_type -> cloudless.v1.TransferLeadershipResponse
+	8,  // 17: cloudless.v1.AnchorService.Backup:output_type -> cloudless.v1.BackupResponse
+	12, // 18: cloudless.v1.AnchorService.SetRecoveryKey:output_type -> cloudless.v1.SetRecoveryKeyResponse
+	15, // 19: cloudless.v1.AnchorService.ListSnapshots:output_type -> cloudless.v1.ListSnapshotsResponse
+	17, // 20: cloudless.v1.AnchorService.FetchSnapshot:output_type -> cloudless.v1.FetchSnapshotResponse
+	19, // 21: cloudless.v1.AnchorService.KeepSnapshot:output_type -> cloudless.v1.KeepSnapshotResponse
+	10, // 22: cloudless.v1.AnchorService.GetProgress:output_type -> cloudless.v1.GetProgressResponse
+	21, // 23: cloudless.v1.AnchorService.FetchAuthority:output_type -> cloudless.v1.FetchAuthorityResponse
+	23, // 24: cloudless.v1.AnchorService.EnrolFor:output_type -> cloudless.v1.EnrolForResponse
+	14, // [14:25] is the sub-list for method output_type
+	3,  // [3:14] is the sub-list for method input_type
+	3,  // [3:3] is the sub-list for extension type_name
+	3,  // [3:3] is the sub-list for extension extendee
+	0,  // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_cloudless_v1_anchor_proto_init() }
@@ -951,7 +1485,7 @@ func file_cloudless_v1_anchor_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cloudless_v1_anchor_proto_rawDesc), len(file_cloudless_v1_anchor_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,10 @@ const (
 	AnchorService_SetAnchorPolicy_FullMethodName    = "/cloudless.v1.AnchorService/SetAnchorPolicy"
 	AnchorService_TransferLeadership_FullMethodName = "/cloudless.v1.AnchorService/TransferLeadership"
 	AnchorService_Backup_FullMethodName             = "/cloudless.v1.AnchorService/Backup"
+	AnchorService_SetRecoveryKey_FullMethodName     = "/cloudless.v1.AnchorService/SetRecoveryKey"
+	AnchorService_ListSnapshots_FullMethodName      = "/cloudless.v1.AnchorService/ListSnapshots"
+	AnchorService_FetchSnapshot_FullMethodName      = "/cloudless.v1.AnchorService/FetchSnapshot"
+	AnchorService_KeepSnapshot_FullMethodName       = "/cloudless.v1.AnchorService/KeepSnapshot"
 	AnchorService_GetProgress_FullMethodName        = "/cloudless.v1.AnchorService/GetProgress"
 	AnchorService_FetchAuthority_FullMethodName     = "/cloudless.v1.AnchorService/FetchAuthority"
 	AnchorService_EnrolFor_FullMethodName           = "/cloudless.v1.AnchorService/EnrolFor"
@@ -41,6 +45,17 @@ type AnchorServiceClient interface {
 	TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error)
 	// Backup streams the state and the authority, sealed with the caller's key.
 	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error)
+	// SetRecoveryKey decides to which key the snapshots are sealed that the
+	// leader hands to ordinary nodes.
+	SetRecoveryKey(ctx context.Context, in *SetRecoveryKeyRequest, opts ...grpc.CallOption) (*SetRecoveryKeyResponse, error)
+	// ListSnapshots lists the sealed snapshots that the answering node keeps and,
+	// when asked for, those of every node that it reaches. It needs no anchor.
+	ListSnapshots(ctx context.Context, in *ListSnapshotsRequest, opts ...grpc.CallOption) (*ListSnapshotsResponse, error)
+	// FetchSnapshot streams a sealed snapshot that a node keeps. It needs no anchor.
+	FetchSnapshot(ctx context.Context, in *FetchSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FetchSnapshotResponse], error)
+	// KeepSnapshot gives the answering node a sealed snapshot to keep. For anchors
+	// only.
+	KeepSnapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[KeepSnapshotRequest, KeepSnapshotResponse], error)
 	// GetProgress tells how far the answering node's own copy of the log is.
 	GetProgress(ctx context.Context, in *GetProgressRequest, opts ...grpc.CallOption) (*GetProgressResponse, error)
 	// FetchAuthority hands the authority's key to a node that was appointed,
@@ -107,6 +122,58 @@ func (c *anchorServiceClient) Backup(ctx context.Context, in *BackupRequest, opt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AnchorService_BackupClient = grpc.ServerStreamingClient[BackupResponse]
 
+func (c *anchorServiceClient) SetRecoveryKey(ctx context.Context, in *SetRecoveryKeyRequest, opts ...grpc.CallOption) (*SetRecoveryKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetRecoveryKeyResponse)
+	err := c.cc.Invoke(ctx, AnchorService_SetRecoveryKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *anchorServiceClient) ListSnapshots(ctx context.Context, in *ListSnapshotsRequest, opts ...grpc.CallOption) (*ListSnapshotsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSnapshotsResponse)
+	err := c.cc.Invoke(ctx, AnchorService_ListSnapshots_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *anchorServiceClient) FetchSnapshot(ctx context.Context, in *FetchSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FetchSnapshotResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AnchorService_ServiceDesc.Streams[1], AnchorService_FetchSnapshot_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[FetchSnapshotRequest, FetchSnapshotResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AnchorService_FetchSnapshotClient = grpc.ServerStreamingClient[FetchSnapshotResponse]
+
+func (c *anchorServiceClient) KeepSnapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[KeepSnapshotRequest, KeepSnapshotResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AnchorService_ServiceDesc.Streams[2], AnchorService_KeepSnapshot_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[KeepSnapshotRequest, KeepSnapshotResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AnchorService_KeepSnapshotClient = grpc.ClientStreamingClient[KeepSnapshotRequest, KeepSnapshotResponse]
+
 func (c *anchorServiceClient) GetProgress(ctx context.Context, in *GetProgressRequest, opts ...grpc.CallOption) (*GetProgressResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetProgressResponse)
@@ -151,6 +218,17 @@ type AnchorServiceServer interface {
 	TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error)
 	// Backup streams the state and the authority, sealed with the caller's key.
 	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error
+	// SetRecoveryKey decides to which key the snapshots are sealed that the
+	// leader hands to ordinary nodes.
+	SetRecoveryKey(context.Context, *SetRecoveryKeyRequest) (*SetRecoveryKeyResponse, error)
+	// ListSnapshots lists the sealed snapshots that the answering node keeps and,
+	// when asked for, those of every node that it reaches. It needs no anchor.
+	ListSnapshots(context.Context, *ListSnapshotsRequest) (*ListSnapshotsResponse, error)
+	// FetchSnapshot streams a sealed snapshot that a node keeps. It needs no anchor.
+	FetchSnapshot(*FetchSnapshotRequest, grpc.ServerStreamingServer[FetchSnapshotResponse]) error
+	// KeepSnapshot gives the answering node a sealed snapshot to keep. For anchors
+	// only.
+	KeepSnapshot(grpc.ClientStreamingServer[KeepSnapshotRequest, KeepSnapshotResponse]) error
 	// GetProgress tells how far the answering node's own copy of the log is.
 	GetProgress(context.Context, *GetProgressRequest) (*GetProgressResponse, error)
 	// FetchAuthority hands the authority's key to a node that was appointed,
@@ -179,6 +257,18 @@ func (UnimplementedAnchorServiceServer) TransferLeadership(context.Context, *Tra
 }
 func (UnimplementedAnchorServiceServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error {
 	return status.Error(codes.Unimplemented, "method Backup not implemented")
+}
+func (UnimplementedAnchorServiceServer) SetRecoveryKey(context.Context, *SetRecoveryKeyRequest) (*SetRecoveryKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetRecoveryKey not implemented")
+}
+func (UnimplementedAnchorServiceServer) ListSnapshots(context.Context, *ListSnapshotsRequest) (*ListSnapshotsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSnapshots not implemented")
+}
+func (UnimplementedAnchorServiceServer) FetchSnapshot(*FetchSnapshotRequest, grpc.ServerStreamingServer[FetchSnapshotResponse]) error {
+	return status.Error(codes.Unimplemented, "method FetchSnapshot not implemented")
+}
+func (UnimplementedAnchorServiceServer) KeepSnapshot(grpc.ClientStreamingServer[KeepSnapshotRequest, KeepSnapshotResponse]) error {
+	return status.Error(codes.Unimplemented, "method KeepSnapshot not implemented")
 }
 func (UnimplementedAnchorServiceServer) GetProgress(context.Context, *GetProgressRequest) (*GetProgressResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetProgress not implemented")
@@ -275,6 +365,60 @@ func _AnchorService_Backup_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AnchorService_BackupServer = grpc.ServerStreamingServer[BackupResponse]
 
+func _AnchorService_SetRecoveryKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetRecoveryKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AnchorServiceServer).SetRecoveryKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AnchorService_SetRecoveryKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AnchorServiceServer).SetRecoveryKey(ctx, req.(*SetRecoveryKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AnchorService_ListSnapshots_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSnapshotsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AnchorServiceServer).ListSnapshots(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AnchorService_ListSnapshots_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AnchorServiceServer).ListSnapshots(ctx, req.(*ListSnapshotsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AnchorService_FetchSnapshot_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(FetchSnapshotRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AnchorServiceServer).FetchSnapshot(m, &grpc.GenericServerStream[FetchSnapshotRequest, FetchSnapshotResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AnchorService_FetchSnapshotServer = grpc.ServerStreamingServer[FetchSnapshotResponse]
+
+func _AnchorService_KeepSnapshot_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(AnchorServiceServer).KeepSnapshot(&grpc.GenericServerStream[KeepSnapshotRequest, KeepSnapshotResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AnchorService_KeepSnapshotServer = grpc.ClientStreamingServer[KeepSnapshotRequest, KeepSnapshotResponse]
+
 func _AnchorService_GetProgress_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetProgressRequest)
 	if err := dec(in); err != nil {
@@ -349,6 +493,14 @@ var AnchorService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AnchorService_TransferLeadership_Handler,
 		},
 		{
+			MethodName: "SetRecoveryKey",
+			Handler:    _AnchorService_SetRecoveryKey_Handler,
+		},
+		{
+			MethodName: "ListSnapshots",
+			Handler:    _AnchorService_ListSnapshots_Handler,
+		},
+		{
 			MethodName: "GetProgress",
 			Handler:    _AnchorService_GetProgress_Handler,
 		},
@@ -366,6 +518,16 @@ var AnchorService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Backup",
 			Handler:       _AnchorService_Backup_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "FetchSnapshot",
+			Handler:       _AnchorService_FetchSnapshot_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "KeepSnapshot",
+			Handler:       _AnchorService_KeepSnapshot_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "cloudless/v1/anchor.proto",
