@@ -26,7 +26,7 @@
 // The files follow the jobs: host (the libp2p host and its limits), gate
 // (which protocols a stranger reaches), admission and hello (who is in), enrol,
 // contacts and keeper (who should be connected), relay, punch, portmap, upnp and
-// natpmp (ways through NAT), reach, outside and whoami (where this device is), pulse (which
+// natpmp (ways through NAT), tcp (from which port it dials), reach, outside and whoami (where this device is), pulse (which
 // paths are dead), lan (mDNS), stream, dial and path (connections), topics,
 // probe, metrics.
 package p2p

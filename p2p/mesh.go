@@ -85,8 +85,10 @@ func New(cfg Config) (*Mesh, error) {
 		return told(append(m.outside.correct(addrs), m.ports.mapped()...))
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
+	// A public device knows its port, and nobody punches to it.
+	seen := func(p peer.ID) bool { return cfg.Public != PublicYes && m.contacts.important(p) }
 	gater := &gater{m}
-	if m.host, err = newHost(cfg, gater, m.counter, m.told, &m.ports); err != nil {
+	if m.host, err = newHost(cfg, gater, m.counter, m.told, &m.ports, seen); err != nil {
 		m.cancel()
 		return nil, fmt.Errorf("make mesh: %w", err)
 	}

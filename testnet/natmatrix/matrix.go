@@ -171,10 +171,16 @@ func (m *Matrix) Measure(ctx context.Context, p Pair) Result {
 	a, b := m.Sees(names[0], names[1]), m.Sees(names[1], names[0])
 	r.Path, r.First, r.Direct = a.Path, [2]time.Duration{a.First, b.First}, [2]time.Duration{a.Direct, b.Direct}
 	r.NAT = [2]api.NAT{m.Report(names[0]).NAT, m.Report(names[1]).NAT}
-	if want := Expect(p.A, p.B); r.Err == nil && (a.Path != want || b.Path != want) {
+	if want := Expect(p.A, p.B); r.Err == nil && (a.Path != want || b.Path != want) && !p.lucky(a.Path, b.Path) {
 		r.Err = fmt.Errorf("the path is %s one way and %s the other, want %s", a.Path, b.Path, want)
 	}
 	return r
+}
+
+// lucky reports whether a pair without UDP got more than can be expected:
+// punching by TCP needs two SYNs to cross, which they do now and then.
+func (p Pair) lucky(a, b api.Path) bool {
+	return !p.A.udp && !p.B.udp && a == api.PathDirect && b == api.PathDirect
 }
 
 // publicOf is the operator's switch. A public device says that it is; the mesh
