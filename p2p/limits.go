@@ -18,7 +18,7 @@ import (
 // Ours bound what an attacker can hold, and let a mesh of thousands through.
 const (
 	maxConns          = 16384 // an anchor of a large cluster
-	maxPeerConns      = 32    // both transports, both families, direct and relayed, and some slack
+	maxPeerConns      = 64    // both transports, both families, direct and relayed, lines, and some slack
 	maxStreams        = 1 << 18
 	maxPeerStreams    = 16384 // service flows between two busy nodes
 	maxTransientConns = 2048  // still in their handshake

@@ -15,9 +15,10 @@ import (
 )
 
 const (
-	// wireBuffer holds a frame of yamux, 64 KiB, with what TLS adds to it, and
-	// of what arrives as much as the kernel likes to hand over at once.
-	wireBuffer = 128 << 10
+	// wireBuffer holds the largest Write, 256 KiB on a line, with what TLS adds
+	// to it: what does not fit is a system call for a few bytes. Of what arrives
+	// it takes as much as the kernel likes to hand over at once.
+	wireBuffer = 264 << 10
 
 	oneRecord = 1 << 10 // a Write of no more than this is one TLS record
 	fullRead  = 8 << 10 // a read that fills this much means a busy connection ...
