@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/metrics"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/sec"
 	"github.com/libp2p/go-libp2p/core/transport"
 	"github.com/libp2p/go-libp2p/p2p/host/observedaddrs"
@@ -49,7 +50,7 @@ type basicHost interface {
 // newHost starts the libp2p host. Relaying, hole punching and AutoRelay are not
 // among its options: they are put on top of the gated host instead, so that
 // strangers do not reach them (relay.go, punch.go).
-func newHost(cfg Config, gater *gater, counter *metrics.BandwidthCounter, told addrsFilter, ports *portMapper) (basicHost, error) {
+func newHost(cfg Config, gater *gater, counter *metrics.BandwidthCounter, told addrsFilter, ports *portMapper, seen func(peer.ID) bool) (basicHost, error) {
 	observers()
 	key, err := crypto.UnmarshalEd25519PrivateKey(cfg.Key)
 	if err != nil {
@@ -73,7 +74,7 @@ func newHost(cfg Config, gater *gater, counter *metrics.BandwidthCounter, told a
 		libp2p.UserAgent("cloudless"),
 		libp2p.Security(tls.ID, newTLS),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
-		libp2p.Transport(newTCPTransport),
+		libp2p.Transport(newTCP(seen)),
 		libp2p.ShareTCPListener(), // with lines
 		libp2p.Transport(quic.NewTransport),
 		libp2p.ConnectionGater(gater),

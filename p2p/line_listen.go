@@ -7,28 +7,13 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/transport"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcpreuse"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// tcpTransport is libp2p's, and remembers the ports it listens on. libp2p made
-// them shareable for WebSockets: who starts with TLS, as a line does, is told from who
-// starts with multistream-select.
-type tcpTransport struct {
-	*tcp.TcpTransport
-	ports *tcpreuse.ConnMgr
-}
-
-func newTCPTransport(u transport.Upgrader, r network.ResourceManager, ports *tcpreuse.ConnMgr) (*tcpTransport, error) {
-	t, err := tcp.NewTCPTransport(u, r, ports)
-	if err != nil {
-		return nil, err
-	}
-	return &tcpTransport{t, ports}, nil
-}
-
 // lineListeners returns a listener for lines at every TCP port of the host.
+// libp2p made ports shareable for WebSockets: who starts with TLS, as a line
+// does, is told from who starts with multistream-select.
 func lineListeners(h host.Host) ([]transport.GatedMaListener, error) {
 	sw, ok := h.Network().(*swarm.Swarm)
 	if !ok {

@@ -22,6 +22,7 @@ type tcpTransport struct {
 	*tcp.TcpTransport // dials from the listening port
 	plain             *tcp.TcpTransport
 	seen              func(peer.ID) bool // who should see the listening port
+	ports             *tcpreuse.ConnMgr  // that the host listens on, shared with lines
 }
 
 // newTCP returns the constructor that libp2p wants.
@@ -31,11 +32,11 @@ func newTCP(seen func(peer.ID) bool) any {
 		if err != nil {
 			return nil, err
 		}
-		plain, err := tcp.NewTCPTransport(up, limits, shared, tcp.DisableReuseport())
+		plain, err := tcp.NewTCPTransport(up, limits, nil, tcp.DisableReuseport()) // a shared one would dial from its port
 		if err != nil {
 			return nil, err
 		}
-		return &tcpTransport{TcpTransport: reuse, plain: plain, seen: seen}, nil
+		return &tcpTransport{TcpTransport: reuse, plain: plain, seen: seen, ports: shared}, nil
 	}
 }
 
