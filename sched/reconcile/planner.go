@@ -13,12 +13,11 @@ import (
 
 // planner makes one plan.
 type planner struct {
-	in    *Input
-	plan  Plan
-	fleet *place.Fleet // made when the first placement needs it
-	nodes map[api.NodeID]*api.Node
-	spare int  // standbys that there will be
-	short bool // something that should run has no node
+	in     *Input
+	plan   Plan
+	fleet  *place.Fleet // made when the first placement needs it
+	nodes  map[api.NodeID]*api.Node
+	spares int // standbys that there will be
 }
 
 func (p *planner) run() {
@@ -52,7 +51,6 @@ func (p *planner) run() {
 	for _, k := range works {
 		k.replaceStale()
 		k.takeNote()
-		p.short = p.short || k.missing > 0
 	}
 	for _, k := range works { // last: what stands by must not take the room of what runs
 		k.standBy()
@@ -111,6 +109,7 @@ func (p *planner) wake(at time.Time) {
 func (p *planner) room() *place.Fleet {
 	if p.fleet == nil {
 		p.fleet = Fleet(*p.in)
+		p.releaseSpares()
 	}
 	return p.fleet
 }

@@ -112,7 +112,6 @@ func (k *work) scaleDown() {
 				k.stop(r, fmt.Sprintf("scaled down to %d", k.w.Spec.Replicas))
 			}
 		}
-		k.dropSpare(s)
 		for _, r := range s.ended {
 			k.forget(r)
 		}
