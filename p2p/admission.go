@@ -56,6 +56,9 @@ type record struct {
 	err     error         // why the last hello failed
 	changed chan struct{} // closed when member or err changes
 	rtt     time.Duration // smoothed; 0 before the first probe
+
+	instances map[network.Conn]uint64 // of the peer's daemon, as it said
+	twins     time.Time               // it was last asked whether there are two
 }
 
 // admissions are the records of all connected peers.

@@ -62,6 +62,7 @@ type Config struct {
 	NoPortMap bool // do not ask the router for a port mapping
 
 	Farewell Farewell // of removed members; default: none
+	Twins    Twins    // of members with one identity; default: nobody cares
 	// Admitted is told of every peer that is admitted. It must not block.
 	Admitted func(api.Member)
 
@@ -69,6 +70,7 @@ type Config struct {
 	RefreshEvery time.Duration // how often certificates and revocations are looked at; default 5 s
 	ProbeEvery   time.Duration // how often each peer's round trip is measured, ±20 %; default 15 s
 
+	Now     func() time.Time      // the clock that certificates are judged by; default time.Now
 	Log     *zap.Logger           // default: none
 	Metrics prometheus.Registerer // default: not registered anywhere
 }
@@ -110,6 +112,9 @@ func (c Config) withDefaults() (Config, error) {
 	c.AdmitWithin = positive(c.AdmitWithin, defaultAdmitWithin)
 	c.RefreshEvery = positive(c.RefreshEvery, defaultRefreshEvery)
 	c.ProbeEvery = positive(c.ProbeEvery, defaultProbeEvery)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}

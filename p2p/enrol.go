@@ -29,6 +29,9 @@ type EnrolRequest struct {
 	Secret  []byte `json:"secret"`
 	CSR     []byte `json:"csr"` // DER
 	Name    string `json:"name"`
+	// Time is the joiner's clock, Unix seconds. A certificate is no use to a device
+	// that is days behind or ahead, so it is told before the token is used up.
+	Time int64 `json:"time,omitempty"`
 
 	// Set by the receiving side: who asks, as TLS has proved, and from where.
 	// The key in CSR must be that of Peer.
@@ -113,7 +116,11 @@ func (e *enrolServer) serve(s network.Stream, decide EnrolFunc) error {
 		return err
 	}
 	req.Peer, req.Address = api.NodeID(p.String()), s.Conn().RemoteMultiaddr().String()
-	reply, err := decide(ctx, req)
+	var reply EnrolReply
+	err := checkClock(unixTime(req.Time), e.m.cfg.Now())
+	if err == nil {
+		reply, err = decide(ctx, req)
+	}
 	if err != nil {
 		e.m.metrics.enrolments.WithLabelValues(string(api.KindOf(err))).Inc()
 		e.m.log.Info("enrolment refused", zap.Stringer("peer", p), zap.String("address", req.Address), zap.Error(err))

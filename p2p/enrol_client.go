@@ -48,6 +48,9 @@ func Enrol(ctx context.Context, cfg EnrolConfig) (EnrolReply, error) {
 		return EnrolReply{}, err
 	}
 	defer h.Close()
+	if cfg.Request.Time == 0 {
+		cfg.Request.Time = time.Now().Unix()
+	}
 	var failures []string
 	for _, anchor := range anchors {
 		reply, err := enrolAt(ctx, h, anchor, cfg.Request)

@@ -24,7 +24,7 @@ func (m *Mesh) revoked(p peer.ID) bool { return m.cfg.Admission.Revoked(api.Node
 
 // refusal is the answer to a hello that is not accepted.
 func (m *Mesh) refusal(p peer.ID, err error) helloMessage {
-	msg := helloMessage{Version: helloVersion, Refused: clip(err.Error(), maxReason)}
+	msg := m.refusalOf(err)
 	if m.cfg.Farewell == nil || !m.revoked(p) {
 		return msg
 	}

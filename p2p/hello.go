@@ -16,7 +16,7 @@ import (
 const (
 	helloVersion  = 1
 	helloTimeout  = 5 * time.Second
-	maxReason     = 300 // characters of a refusal
+	maxReason     = 500 // characters of a refusal
 	renewAhead    = 10 * time.Minute
 	recheckEvery  = time.Minute
 	refreshPause  = 15 * time.Second // between two refreshes with one peer
@@ -30,13 +30,20 @@ const (
 //	other  → opener  Certificate, or Refused
 //	opener → other   nothing set, or Refused
 //
-// A daemon that stops opens a hello stream and sends Goodbye instead.
+// Who shows a certificate, or refuses one, says its time: a wrong clock is a
+// common reason, and nobody can see it alone.
+//
+// A daemon that stops opens a hello stream and sends Goodbye instead; an anchor
+// that has seen another daemon with the same identity sends Twin.
 type helloMessage struct {
 	Version     int    `json:"version"`
 	Certificate []byte `json:"certificate,omitempty"`
+	Time        int64  `json:"time,omitempty"`     // Unix seconds, by the sender's clock
+	Instance    uint64 `json:"instance,omitempty"` // of the sender's daemon
 	Refused     string `json:"refused,omitempty"`
 	Notice      []byte `json:"notice,omitempty"` // with Refused: proof that the opener was removed
 	Goodbye     bool   `json:"goodbye,omitempty"`
+	Twin        string `json:"twin,omitempty"` // address of another daemon with the receiver's identity
 }
 
 // greet sees to it that the peer of a new connection is admitted, or gone.
@@ -71,40 +78,64 @@ func (m *Mesh) greet(c network.Conn) {
 }
 
 // hello shows our certificate to the peer of c and judges its own.
-func (m *Mesh) hello(ctx context.Context, c network.Conn) (err error) {
+func (m *Mesh) hello(ctx context.Context, c network.Conn) error {
+	_, err := m.exchange(ctx, c)
+	return err
+}
+
+// exchange is hello; it also returns which instance of the peer's daemon is at
+// the other end.
+func (m *Mesh) exchange(ctx context.Context, c network.Conn) (instance uint64, err error) {
 	defer func() { m.countHello(err) }()
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
 	s, err := m.openStream(ctx, c, api.ProtoHello)
 	if err != nil {
-		return fmt.Errorf("open hello: %w", err)
+		return 0, fmt.Errorf("open hello: %w", err)
 	}
 	defer resetUnlessClosed(s, &err)
 	_ = s.SetDeadline(time.Now().Add(helloTimeout))
 
-	mine := m.cfg.Admission.Certificate()
-	if err := writeFrame(s, maxHelloFrame, helloMessage{Version: helloVersion, Certificate: mine}); err != nil {
-		return err
+	mine := m.introduction()
+	if err := writeFrame(s, maxHelloFrame, mine); err != nil {
+		return 0, err
 	}
 	var reply helloMessage
 	if err := readFrame(s, maxHelloFrame, &reply); err != nil {
-		return err
+		return 0, err
 	}
 	if reply.Refused != "" {
 		m.hearFarewell(c.RemotePeer(), reply)
-		return refusedBy(c.RemotePeer(), reply.Refused)
+		return 0, m.refusedBy(c.RemotePeer(), reply)
 	}
-	member, err := m.verify(c.RemotePeer(), reply.Certificate)
+	member, err := m.verify(c.RemotePeer(), reply)
 	if err != nil {
-		_ = writeFrame(s, maxHelloFrame, helloMessage{Version: helloVersion, Refused: clip(err.Error(), maxReason)})
+		_ = writeFrame(s, maxHelloFrame, m.refusalOf(err))
 		_ = s.CloseWrite()
-		return err
+		return 0, err
 	}
 	if err := writeFrame(s, maxHelloFrame, helloMessage{Version: helloVersion}); err != nil {
-		return err
+		return 0, err
 	}
-	m.admit(c, member, reply.Certificate, mine)
-	return nil
+	m.admit(c, member, reply.Certificate, mine.Certificate)
+	m.noteInstance(c, reply.Instance)
+	return reply.Instance, nil
+}
+
+// introduction is what this device says of itself.
+func (m *Mesh) introduction() helloMessage {
+	return helloMessage{
+		Version: helloVersion, Certificate: m.cfg.Admission.Certificate(), Time: m.cfg.Now().Unix(), Instance: m.instance,
+	}
+}
+
+// refusalOf tells the other side why its certificate is not accepted.
+func (m *Mesh) refusalOf(err error) helloMessage {
+	var judged *judgement
+	if errors.As(err, &judged) {
+		err = judged.err // it makes its own comparison of the clocks
+	}
+	return helloMessage{Version: helloVersion, Refused: clip(err.Error(), maxReason), Time: m.cfg.Now().Unix()}
 }
 
 // handleHello is the other side of hello.
@@ -131,13 +162,17 @@ func (m *Mesh) answerHello(s network.Stream) error {
 		m.update(p, func(r *record) { r.goodbye = true })
 		return nil
 	}
-	member, err := m.verify(p, first.Certificate)
+	if first.Twin != "" {
+		m.hearTwin(p, first.Twin)
+		return nil
+	}
+	member, err := m.verify(p, first)
 	if err != nil {
 		_ = writeFrame(s, maxHelloFrame, m.refusal(p, err))
 		return err
 	}
-	mine := m.cfg.Admission.Certificate()
-	if err := writeFrame(s, maxHelloFrame, helloMessage{Version: helloVersion, Certificate: mine}); err != nil {
+	mine := m.introduction()
+	if err := writeFrame(s, maxHelloFrame, mine); err != nil {
 		return err
 	}
 	var last helloMessage
@@ -145,15 +180,36 @@ func (m *Mesh) answerHello(s network.Stream) error {
 		return err
 	}
 	if last.Refused != "" {
-		return refusedBy(p, last.Refused)
+		return m.refusedBy(p, last)
 	}
-	m.admit(s.Conn(), member, first.Certificate, mine)
+	m.admit(s.Conn(), member, first.Certificate, mine.Certificate)
+	m.noteInstance(s.Conn(), first.Instance)
+	m.lookForTwins(p)
 	m.countHello(nil)
 	return nil
 }
 
-// verify judges the certificate of a peer that TLS has proved to be p.
-func (m *Mesh) verify(p peer.ID, cert []byte) (api.Member, error) {
+// judgement is why a certificate is not accepted, and what the clocks have to do
+// with it as far as this side can tell.
+type judgement struct {
+	err  error // of the certificate alone
+	full error
+}
+
+func (e *judgement) Error() string { return e.full.Error() }
+func (e *judgement) Unwrap() error { return e.full }
+
+// verify judges the certificate in a message of a peer that TLS has proved to
+// be p.
+func (m *Mesh) verify(p peer.ID, msg helloMessage) (api.Member, error) {
+	member, err := m.judge(p, msg.Certificate)
+	if err != nil {
+		return api.Member{}, &judgement{err: err, full: m.explainRefusal(err, unixTime(msg.Time))}
+	}
+	return member, nil
+}
+
+func (m *Mesh) judge(p peer.ID, cert []byte) (api.Member, error) {
 	id := api.NodeID(p.String())
 	if m.cfg.Admission.Revoked(id) {
 		return api.Member{}, api.Errorf(api.KindDenied, "%s was removed from the cluster", id)
@@ -181,8 +237,8 @@ func (e *refusedError) Error() string {
 	return fmt.Sprintf("%s refuses this device: %s", e.peer, e.reason)
 }
 
-func refusedBy(p peer.ID, reason string) error {
-	return &refusedError{peer: p, reason: clip(reason, maxReason)}
+func (m *Mesh) refusedBy(p peer.ID, refusal helloMessage) error {
+	return m.explainRefusal(&refusedError{peer: p, reason: clip(refusal.Refused, maxReason)}, unixTime(refusal.Time))
 }
 
 func (m *Mesh) countHello(err error) {
@@ -218,6 +274,7 @@ func (m *Mesh) refresh() {
 		if now.Sub(s.checked) > recheckEvery || now.After(s.member.NotAfter) {
 			m.recheck(s)
 		}
+		m.lookForTwins(s.id)
 	}
 }
 
@@ -234,13 +291,26 @@ func (m *Mesh) rehello(p peer.ID) {
 	}
 }
 
+// recheck judges the certificate again that a peer has shown. Before a member
+// loses its connections over it, it is asked for the one that it has now: it may
+// just have been renewed.
 func (m *Mesh) recheck(s snapshot) {
-	if _, err := m.verify(s.id, s.cert); err != nil {
-		m.log.Info("peer is no longer admitted", zap.Stringer("peer", s.id), zap.Error(err))
-		m.evict(s.id, ReasonExpired)
+	member, err := m.judge(s.id, s.cert)
+	if err == nil {
+		m.update(s.id, func(r *record) { r.checked, r.member = time.Now(), &member })
 		return
 	}
 	m.update(s.id, func(r *record) { r.checked = time.Now() })
+	m.spawn(func() {
+		if c := m.best(s.id); c != nil && m.hello(m.ctx, c) == nil {
+			return
+		}
+		if m.ctx.Err() != nil {
+			return
+		}
+		m.log.Info("peer is no longer admitted", zap.Stringer("peer", s.id), zap.Error(err))
+		m.evict(s.id, ReasonExpired)
+	})
 }
 
 // goodbye tells every peer that this daemon stops, so that nobody has to find

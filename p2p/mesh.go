@@ -3,6 +3,7 @@ package p2p
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/cloudless-project/cloudless/api"
 )
@@ -31,6 +33,9 @@ type Mesh struct {
 	host    basicHost
 	gated   *gatedHost
 	told    addrsFilter
+
+	instance uint64         // of this daemon, drawn when it starts; not 0
+	complain rate.Sometimes // about clocks
 
 	adm      *admissions
 	contacts *contacts
@@ -74,6 +79,7 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m := &Mesh{
 		cfg: cfg, log: cfg.Log, metrics: newMetrics(), counter: metrics.NewBandwidthCounter(),
+		instance: rand.Uint64() | 1, complain: rate.Sometimes{Interval: complainEvery},
 		adm: newAdmissions(), claimed: make(map[protocol.ID]bool), pulses: newPulses(), outside: newOutside(),
 		carried: newRelayMeter(), viaRelays: newRelayMeter(),
 	}
@@ -256,6 +262,7 @@ func (m *Mesh) connected(_ network.Network, c network.Conn) {
 }
 
 func (m *Mesh) disconnected(_ network.Network, c network.Conn) {
+	m.dropInstance(c)
 	m.forget(c.RemotePeer())
 	if m.contacts.has(c.RemotePeer()) {
 		m.keeper.wake()

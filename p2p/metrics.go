@@ -12,6 +12,7 @@ import (
 // metrics are read.
 type meshMetrics struct {
 	hellos       *prometheus.CounterVec // result
+	twins        prometheus.Counter
 	refused      *prometheus.CounterVec // proto, reason
 	enrolments   *prometheus.CounterVec // result
 	punches      *prometheus.CounterVec // result
@@ -37,7 +38,10 @@ func newMetrics() *meshMetrics {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "cloudless", Subsystem: "p2p", Name: name, Help: help})
 	}
 	return &meshMetrics{
-		hellos:      counterVec("hellos_total", "Admission handshakes by result.", "result"),
+		hellos: counterVec("hellos_total", "Admission handshakes by result.", "result"),
+		twins: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: "cloudless", Subsystem: "p2p", Name: "twins_total", Help: "Times that two daemons with one identity were found to run at once.",
+		}),
 		refused:     counterVec("streams_refused_total", "Streams that were refused, by protocol and reason.", "proto", "reason"),
 		enrolments:  counterVec("enrolments_total", "Requests to enrol by result.", "result"),
 		punches:     counterVec("hole_punches_total", "Hole punches and direct dials by result.", "result"),
@@ -66,7 +70,7 @@ func newMetrics() *meshMetrics {
 func (m *Mesh) registerMetrics(reg prometheus.Registerer) error {
 	t := m.metrics
 	m.collectors = []prometheus.Collector{
-		t.hellos, t.refused, t.enrolments, t.punches, t.relayed, t.messages,
+		t.hellos, t.twins, t.refused, t.enrolments, t.punches, t.relayed, t.messages,
 		t.deadPaths, t.reservations, t.circuits, t.relayedBytes, t.rtt, peersByPath{m}, relayUsage{m},
 		t.records, t.recordBytes, t.pulls, t.lookups, m.recordsKnown(),
 	}
