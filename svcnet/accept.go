@@ -73,7 +73,8 @@ func (a *acceptor) carry(ctx context.Context, key listenKey, client *net.TCPConn
 	defer l.closed()
 	t := a.m.open(sideClient, tcp, l.path)
 	defer t.close()
-	_ = splice(ctx, client, l.conn.(Conn), t) // a cut connection is the peers' business
+	way := a.mover.track(ctx, l.conn.(Conn), flowKey{l.Node, l.flow}, clientPatience)
+	_ = splice(ctx, client, way, t) // a cut connection is the peers' business
 }
 
 // request tells what a client of a listener wants.

@@ -27,10 +27,17 @@ type FlowDialer interface {
 	DialFlow(ctx context.Context, to api.NodeID) (Conn, error)
 }
 
+// LineDialer opens a connection to another node that is one flow's alone: faster than what
+// FlowDialer opens, and slower to open. The context bounds the opening only.
+type LineDialer interface {
+	DialLine(ctx context.Context, to api.NodeID) (Conn, error)
+}
+
 // Config wires a Network. Self and Flows are required.
 type Config struct {
 	Self  api.NodeID
 	Flows FlowDialer
+	Lines LineDialer // for flows that carry a lot; default: they stay where they begin
 
 	// Paths tells how bytes travel to a node and how long a round trip takes.
 	// It is called for every endpoint of every new connection: answer from

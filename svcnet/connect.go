@@ -52,6 +52,7 @@ type request struct {
 type link struct {
 	candidate
 	conn   net.Conn
+	flow   token  // of bytes that go to another node
 	framed bool   // packets on it carry their length
 	closed func() // releases the endpoint's place in the balance
 }
@@ -62,6 +63,8 @@ type connector struct {
 	dir *directory
 	bal *balancer
 	m   *metrics
+
+	mover *mover
 }
 
 // connect tries endpoints, nearest first, until one answers. When the service
@@ -229,6 +232,9 @@ func (c *connector) dialLocal(ctx context.Context, to candidate, req request) (*
 
 func (c *connector) dialRemote(ctx context.Context, to candidate, req request) (*link, error) {
 	h := header{proto: req.proto, port: req.port, service: req.service, replica: to.Replica, source: string(req.source)}
+	if req.proto == tcp {
+		h.flow = newToken()
+	}
 	hello, err := h.append(nil)
 	if err != nil {
 		return nil, err
@@ -241,7 +247,7 @@ func (c *connector) dialRemote(ctx context.Context, to candidate, req request) (
 		reset(conn)
 		return nil, err
 	}
-	return &link{candidate: to, conn: conn, framed: req.proto == udp}, nil
+	return &link{candidate: to, conn: conn, flow: h.flow, framed: req.proto == udp}, nil
 }
 
 // greet sends the header and waits for the status, as long as ctx lasts.

@@ -14,13 +14,15 @@ import (
 // 16-bit big-endian length in front (UDP).
 //
 //	length   uint16, of what follows
-//	version  uint8, 1
+//	version  uint8, 2
 //	proto    uint8, 6 = TCP, 17 = UDP
 //	port     uint16, of the service
+//	flow     16 bytes, by which a line can refer to it
 //	service, replica, source: uint8 length and that many bytes each
 const (
-	headerVersion = 1
-	maxHeader     = 4 + 3*(1+maxHeaderField)
+	headerVersion = 2
+	fixedHeader   = 4 + len(token{})
+	maxHeader     = fixedHeader + 3*(1+maxHeaderField)
 	// Longest name in a header: a replica is a workload name (63) and two
 	// numbers; an identity may become a SPIFFE ID.
 	maxHeaderField = 200
@@ -36,6 +38,7 @@ const (
 type header struct {
 	proto   string
 	port    uint16 // of the service; the serving node knows the target
+	flow    token
 	service string
 	replica api.ReplicaID
 	source  string // who asks: a replica of the dialing node, "" for its host
@@ -79,6 +82,7 @@ func (h *header) append(b []byte) ([]byte, error) {
 	}
 	b = append(b, 0, 0, headerVersion, proto)
 	b = binary.BigEndian.AppendUint16(b, h.port)
+	b = append(b, h.flow[:]...)
 	for _, s := range []string{h.service, string(h.replica), h.source} {
 		if len(s) > maxHeaderField {
 			return nil, fmt.Errorf("encode flow header: a name of %d bytes, at most %d", len(s), maxHeaderField)
@@ -107,7 +111,7 @@ func readHeader(r io.Reader) (header, error) {
 }
 
 func parseHeader(b []byte) (h header, err error) {
-	if len(b) < 4 || b[0] != headerVersion {
+	if len(b) < fixedHeader || b[0] != headerVersion {
 		return header{}, errHeader
 	}
 	switch b[1] {
@@ -119,7 +123,8 @@ func parseHeader(b []byte) (h header, err error) {
 		return header{}, errHeader
 	}
 	h.port = binary.BigEndian.Uint16(b[2:])
-	b = b[4:]
+	h.flow = token(b[4:])
+	b = b[fixedHeader:]
 	var fields [3]string
 	for i := range fields {
 		if len(b) == 0 || int(b[0]) > maxHeaderField || len(b) < 1+int(b[0]) {

@@ -8,7 +8,7 @@ import (
 
 func TestHeaderRoundTrip(t *testing.T) {
 	for _, want := range []header{
-		{proto: tcp, port: 80, service: "web", replica: "web.2.5"},
+		{proto: tcp, port: 80, flow: newToken(), service: "web", replica: "web.2.5"},
 		{proto: udp, port: 65535, service: strings.Repeat("s", 63), replica: "db.0.1", source: "web.0.1"},
 	} {
 		b, err := want.append(nil)
@@ -39,7 +39,7 @@ func FuzzReadHeader(f *testing.F) {
 	f.Add(seed)
 	f.Add(seed[:len(seed)-1])
 	f.Add([]byte("\xff\xff"))
-	f.Add([]byte("\x00\x04\x01\x06\x00\x50"))
+	f.Add([]byte("\x00\x14\x02\x06\x00\x50sixteen bytes..."))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := readHeader(bytes.NewReader(b))
 		if err != nil {

@@ -18,6 +18,7 @@ type metrics struct {
 	active  *prometheus.GaugeVec   // side, proto, path
 	bytes   *prometheus.CounterVec // side, path, direction
 	retries prometheus.Counter
+	moves   *prometheus.CounterVec // result
 	queries *prometheus.CounterVec // kind, rcode
 }
 
@@ -34,13 +35,15 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			"Bytes carried: sent to the endpoint, received from it.")), []string{"side", "path", "direction"}),
 		retries: prometheus.NewCounter(prometheus.CounterOpts(opts("retries_total",
 			"Endpoints that failed or were too slow, so that another one was tried."))),
+		moves: prometheus.NewCounterVec(prometheus.CounterOpts(opts("moves_total",
+			"Bulk flows that were to move onto a line of their own, by what came of it.")), []string{"result"}),
 		queries: prometheus.NewCounterVec(prometheus.CounterOpts(opts("dns_queries_total",
 			"DNS queries answered from local state or forwarded.")), []string{"kind", "rcode"}),
 	}
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.flows, m.active, m.bytes, m.retries, m.queries} {
+	for _, c := range []prometheus.Collector{m.flows, m.active, m.bytes, m.retries, m.moves, m.queries} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -43,6 +43,8 @@ type Network struct {
 	dns  *resolver
 	host *hostDNS
 
+	mover *mover
+
 	mu      sync.Mutex
 	status  Status
 	started bool
@@ -81,9 +83,10 @@ func New(cfg Config) (*Network, error) {
 		return nil, err
 	}
 	n := &Network{cfg: cfg, log: cfg.Log, plane: plane, dir: newDirectory(), bal: newBalancer(cfg.Self, cfg.Paths)}
-	c := &connector{cfg: &n.cfg, dir: n.dir, bal: n.bal, m: m}
+	n.mover = newMover(&n.cfg, m)
+	c := &connector{cfg: &n.cfg, dir: n.dir, bal: n.bal, m: m, mover: n.mover}
 	n.tcp, n.udp = newAcceptor(c), newSessions(c)
-	n.peer = newServer(&n.cfg, n.dir, m)
+	n.peer = newServer(&n.cfg, n.dir, m, n.mover)
 	up := newUpstream(cfg.Upstream, cfg.ResolvConf, func(a netip.Addr) bool { return cfg.VIPRange.Contains(a) })
 	n.dns = newResolver(n.dir, cfg.VIPRange, up, m)
 	n.host = newHostDNS(&n.cfg)
@@ -104,6 +107,10 @@ func (n *Network) Set(t Table) {
 func (n *Network) ServeFlow(ctx context.Context, conn Conn, peer api.NodeID) {
 	n.peer.serve(ctx, conn, peer)
 }
+
+// ServeLine takes a line that a peer opened to this node, for a flow between the two. The caller
+// has authenticated the peer.
+func (n *Network) ServeLine(line Conn, peer api.NodeID) { n.mover.serve(line, peer) }
 
 // Status returns what is in effect.
 func (n *Network) Status() Status {

@@ -21,13 +21,15 @@ type server struct {
 	dir *directory
 	m   *metrics
 
+	mover *mover
+
 	mu    sync.Mutex
 	total int
 	peers map[api.NodeID]int
 }
 
-func newServer(cfg *Config, dir *directory, m *metrics) *server {
-	return &server{cfg: cfg, dir: dir, m: m, peers: make(map[api.NodeID]int)}
+func newServer(cfg *Config, dir *directory, m *metrics, v *mover) *server {
+	return &server{cfg: cfg, dir: dir, m: m, mover: v, peers: make(map[api.NodeID]int)}
 }
 
 // serve carries one flow from its header to its end, and closes conn.
@@ -38,6 +40,7 @@ func (s *server) serve(ctx context.Context, conn Conn, peer api.NodeID) {
 	if backend != nil {
 		defer s.release(peer)
 	}
+	conn = s.mover.track(ctx, conn, flowKey{peer, h.flow}, serverPatience)
 	if err == nil {
 		_, err = conn.Write([]byte{byte(answer)})
 	}
