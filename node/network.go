@@ -22,10 +22,14 @@ func (d *daemon) buildNetwork() error {
 		d.log.Info("services have no virtual IPs and names on this host", zap.String("reason", missing))
 		return nil
 	}
-	var err error
+	lines, err := d.mesh.Lines(api.RoleNode)
+	if err != nil {
+		return err
+	}
 	d.network, err = svcnet.New(svcnet.Config{
 		Self:     d.self,
 		Flows:    flowDialer{d.mesh},
+		Lines:    lineDialer{lines},
 		Paths:    d.mesh.Path,
 		StateDir: d.runDir("network"),
 		HostDNS:  true,
@@ -37,6 +41,7 @@ func (d *daemon) buildNetwork() error {
 	}
 	d.parts.loop("service network", d.network.Run)
 	d.parts.loop("flows", d.serveFlows)
+	d.parts.loop("lines", func(ctx context.Context) error { return d.serveLines(ctx, lines) })
 	return nil
 }
 
@@ -113,9 +118,32 @@ func (d *daemon) serveFlows(ctx context.Context) error {
 	}
 }
 
+// serveLines hands lines of peers to the service network.
+func (d *daemon) serveLines(ctx context.Context, lines *p2p.Lines) error {
+	stop := context.AfterFunc(ctx, lines.Close)
+	defer stop()
+	for {
+		line, err := lines.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		go d.network.ServeLine(line, line.Member().ID)
+	}
+}
+
 // flowDialer opens flows over the mesh. It implements svcnet.FlowDialer.
 type flowDialer struct{ mesh *p2p.Mesh }
 
 func (f flowDialer) DialFlow(ctx context.Context, to api.NodeID) (svcnet.Conn, error) {
 	return f.mesh.Dial(ctx, to, api.ProtoFlow)
+}
+
+// lineDialer opens lines. It implements svcnet.LineDialer.
+type lineDialer struct{ lines *p2p.Lines }
+
+func (l lineDialer) DialLine(ctx context.Context, to api.NodeID) (svcnet.Conn, error) {
+	return l.lines.Dial(ctx, to)
 }
