@@ -32,11 +32,11 @@ var exitCodes = map[api.Kind]int{
 	api.KindTimeout:     exitTimeout,
 }
 
-// remoteExit carries the exit code of a remote command through cobra. There is
-// nothing to report: the command has said what it had to say.
-type remoteExit int
+// saidExit carries an exit code through cobra when there is nothing to report: a
+// remote command, or a doctor, has said what it had to say.
+type saidExit int
 
-func (e remoteExit) Error() string { return fmt.Sprintf("the command exited with code %d", int(e)) }
+func (e saidExit) Error() string { return fmt.Sprintf("the command exited with code %d", int(e)) }
 
 // badUsage returns the error of a command line that cannot be understood.
 func badUsage(command, format string, args ...any) error {
@@ -51,9 +51,9 @@ func (e *usageError) Unwrap() error { return e.err }
 
 // fail reports an error and returns its exit code.
 func (a *app) fail(ctx context.Context, err error, args []string) int {
-	var remote remoteExit
-	if errors.As(err, &remote) {
-		return int(remote)
+	var said saidExit
+	if errors.As(err, &said) {
+		return int(said)
 	}
 	problems := problemsOf(ctx, err)
 	if wantsJSON(args) {

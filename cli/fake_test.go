@@ -386,7 +386,27 @@ func (f *fakeNode) ListServices(context.Context, *pb.ListServicesRequest) (*pb.L
 	}}, nil
 }
 
-func (f *fakeNode) ListPeers(context.Context, *pb.ListPeersRequest) (*pb.ListPeersResponse, error) {
+func (f *fakeNode) Diagnose(_ context.Context, r *pb.DiagnoseRequest) (*pb.DiagnoseResponse, error) {
+	checks := sampleChecks()
+	if r.GetNode() != "" {
+		if _, err := f.node(r.GetNode()); err != nil {
+			return nil, err
+		}
+		checks = checks[:2]
+	}
+	reply := &pb.DiagnoseResponse{}
+	for _, c := range checks {
+		reply.Checks = append(reply.Checks, wire.CheckToPB(c))
+	}
+	return reply, nil
+}
+
+func (f *fakeNode) ListPeers(_ context.Context, r *pb.ListPeersRequest) (*pb.ListPeersResponse, error) {
+	if r.GetNode() != "" {
+		if _, err := f.node(r.GetNode()); err != nil {
+			return nil, err
+		}
+	}
 	return &pb.ListPeersResponse{Peers: []*pb.Peer{wire.PeerToPB(api.Peer{
 		ID: "12D3KooWPIbbbbbbbbbbb", Name: "pi", Path: api.PathDirect, Transport: "quic",
 		Address: "/ip4/192.0.2.7/udp/4717/quic-v1", RTT: 3.25, Since: noon.Add(-90 * time.Minute), BytesIn: 4 << 20, BytesOut: 1500,

@@ -21,15 +21,29 @@ func (a *app) networkCommand() *cobra.Command {
 				return runNetworkServices(ctx, c, p)
 			}),
 		},
-		&cobra.Command{
-			Use: "peers", Short: "List the peers of the node and the paths to them",
-			Args: exactly(),
-			RunE: a.ask(func(ctx context.Context, c *client.Client, p *printer, _ []string) error {
-				return runNetworkPeers(ctx, c, p)
-			}),
-		},
+		a.networkPeersCommand(),
+		a.networkDoctorCommand(),
 	)
 	return cmd
+}
+
+func (a *app) networkPeersCommand() *cobra.Command {
+	var node string
+	cmd := &cobra.Command{
+		Use: "peers", Short: "List the peers of a node and the paths to them",
+		Args: exactly(),
+		RunE: a.ask(func(ctx context.Context, c *client.Client, p *printer, _ []string) error {
+			return runNetworkPeers(ctx, node, c, p)
+		}),
+	}
+	a.addNodeFlag(cmd, &node)
+	return cmd
+}
+
+// addNodeFlag lets a command speak of another node than the one that is asked.
+func (a *app) addNodeFlag(cmd *cobra.Command, node *string) {
+	cmd.Flags().StringVar(node, "node", "", "ask `NODE` instead of the one that answers")
+	_ = cmd.RegisterFlagCompletionFunc("node", a.completeNodes)
 }
 
 func runNetworkServices(ctx context.Context, c *client.Client, p *printer) error {
@@ -40,8 +54,8 @@ func runNetworkServices(ctx context.Context, c *client.Client, p *printer) error
 	return printList(p, services, array(services, newServiceJSON), func(s api.ServiceStatus) string { return s.Name }, serviceColumns)
 }
 
-func runNetworkPeers(ctx context.Context, c *client.Client, p *printer) error {
-	peers, err := c.Peers(ctx, "")
+func runNetworkPeers(ctx context.Context, node string, c *client.Client, p *printer) error {
+	peers, err := c.Peers(ctx, node)
 	if err != nil {
 		return err
 	}

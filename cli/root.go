@@ -55,7 +55,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.AddCommand(
 		a.nodeCommand(), a.anchorCommand(), a.tokenCommand(), a.loginCommand(), a.contextCommand(),
 		a.applyCommand(), a.workloadCommand(), a.imageCommand(),
-		a.networkCommand(), a.eventsCommand(), a.versionCommand(),
+		a.networkCommand(), a.eventsCommand(), a.doctorCommand(), a.versionCommand(),
 	)
 	// Cobra would add these two itself, but they answer a wrong word with success.
 	root.SetOut(a.stdout)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"time"
+
+	"github.com/cloudless-project/cloudless/api"
 )
 
 // Option adapts the command line to the binary it is part of.
@@ -23,6 +25,7 @@ type app struct {
 	flags   globalFlags
 	daemon  func(context.Context, NodeConfig) error
 	restore func(context.Context, RestoreConfig) (Restored, error)
+	host    func(context.Context, HostConfig) []api.Check
 
 	now  func() time.Time
 	poll time.Duration // between two looks at what --wait waits for

@@ -91,3 +91,11 @@ func sampleEvents() []api.Event {
 		{ID: 2, Time: noon.Add(-time.Minute), Type: api.EventScheduling, Code: api.CodeReplicaPlaced, Reason: "ReplicaPlaced", Object: api.Object{Kind: "replica", Name: "web.0.1"}, Message: "placed on vps\x1b[31m: fits best"},
 	}
 }
+
+func sampleChecks() []api.Check {
+	return []api.Check{
+		{Name: "nat", Status: api.CheckWarn, Detail: "symmetric: the router maps each destination to another port", Fix: "switch on UPnP or NAT-PMP on the router (192.168.1.1)"},
+		{Name: "path/pi", Status: api.CheckOK, Detail: "direct, over quic"},
+		{Name: "udp", Status: api.CheckFail, Detail: "UDP is blocked: a public node answers over TCP and not over UDP", Fix: "allow outgoing UDP"},
+	}
+}

@@ -59,7 +59,7 @@ func (a *app) runWorkloadExec(ctx context.Context, opts workloadExecOptions, c *
 		return err
 	}
 	if code != 0 {
-		return remoteExit(code)
+		return saidExit(code)
 	}
 	return nil
 }

@@ -176,6 +176,7 @@ func (d *daemon) buildServer() error {
 		Leader:   d.leader,
 		View:     d.views.current,
 		Status:   d.status,
+		Diagnose: d.diagnose,
 		Log:      d.log.Named("api"),
 		Metrics:  d.registry,
 	}
