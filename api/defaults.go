@@ -19,6 +19,7 @@ const (
 	DefaultBackoffMax      = Duration(60 * time.Second)
 	DefaultHealthyDeadline = Duration(5 * time.Minute)
 	DefaultDisconnectAfter = Duration(30 * time.Second)
+	LeastDisconnectStop    = Duration(15 * time.Second) // three announcements of the leader
 	DefaultSandbox         = "default"
 	DefaultReplicas        = 1
 )

@@ -109,6 +109,9 @@ func TestValidate(t *testing.T) {
 			[]string{"spec.update.minAvailable: 5 is out of range: it must be from 0 to 3"}},
 		{"rollback", func(s *api.WorkloadSpec) { s.Update.OnFailure = "rollback" },
 			[]string{"spec.update.onFailure: rollback is not supported by this version"}},
+		{"onDisconnect", func(s *api.WorkloadSpec) {
+			s.OnDisconnect = api.OnDisconnect{Mode: "stop", After: api.Duration(5 * time.Second)}
+		}, []string{"spec.onDisconnect.after: must be at least 15s with mode stop: a node hears from the anchors every few seconds"}},
 		{"backoff", func(s *api.WorkloadSpec) {
 			s.Restart.Backoff = api.Backoff{Initial: api.Duration(time.Minute), Max: api.Duration(time.Second)}
 		}, []string{"spec.restart.backoff.max: 1s is below backoff.initial, which is 1m0s"}},

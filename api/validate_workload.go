@@ -187,4 +187,7 @@ func (s *WorkloadSpec) validateUpdate(p *problems, at func(string) string) {
 func (d *OnDisconnect) validate(p *problems, at func(string) string) {
 	p.oneOf(at("mode"), d.Mode, DisconnectReplace, DisconnectKeep, DisconnectStop)
 	between(p, at("after"), d.After, 0, Duration(7*24*time.Hour))
+	if d.Mode == DisconnectStop && d.After < LeastDisconnectStop {
+		p.add(at("after"), "must be at least %s with mode stop: a node hears from the anchors every few seconds", LeastDisconnectStop.Std())
+	}
 }

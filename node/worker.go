@@ -97,6 +97,7 @@ func (d *daemon) buildWorker(ctx context.Context) error {
 		Runtime: w.runtime,
 		Images:  w.images,
 		Network: attacher{d.network, d.subnet},
+		Heard:   d.herald.lastWord,
 		Log:     d.log.Named("agent"),
 		Metrics: d.registry,
 	})
@@ -265,8 +266,13 @@ func (w *worker) usedImages(v api.ClusterView) map[string]bool {
 	return used
 }
 
-// apply makes the worker act on a view.
+// apply makes the worker act on a view. One that takes this node for dead was
+// made without its word: what is assigned to it will be known when it has
+// reported, and until then it stops nothing.
 func (w *worker) apply(v api.ClusterView) {
+	if self, ok := nodeOf(&v, w.daemon.self); ok && self.State == api.NodeDown {
+		return
+	}
 	var mine []api.Replica
 	for _, r := range v.Replicas {
 		if r.Node == w.daemon.self {

@@ -49,6 +49,7 @@ type Config struct {
 	Runtime container.Runtime
 	Images  Images
 	Network Network
+	Heard   func() time.Time // when this node last heard an anchor; zero: not since its daemon started
 	Log     *zap.Logger
 	Metrics prometheus.Registerer
 }

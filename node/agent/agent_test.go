@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -81,6 +82,7 @@ type bench struct {
 	runtime *fake.Runtime
 	images  *images
 	network *network
+	heard   atomic.Int64 // an anchor, last; 0 for never
 	agent   *agent.Agent
 	stop    context.CancelFunc
 	done    chan struct{}
@@ -89,6 +91,7 @@ type bench struct {
 func newBench(t *testing.T, cfg fake.Config) *bench {
 	b := &bench{t: t, runtime: fake.New(cfg), images: &images{}, network: &network{attached: map[string]bool{}}}
 	b.runtime.AddImage(imageRef)
+	b.heard.Store(time.Now().UnixNano())
 	b.start()
 	return b
 }
@@ -96,7 +99,7 @@ func newBench(t *testing.T, cfg fake.Config) *bench {
 // start runs a new agent on the same runtime, as a new daemon would.
 func (b *bench) start() {
 	b.agent = agent.New(agent.Config{
-		Node: "n1", Runtime: b.runtime, Images: b.images, Network: b.network, Log: zaptest.NewLogger(b.t),
+		Node: "n1", Runtime: b.runtime, Images: b.images, Network: b.network, Heard: b.lastHeard, Log: zaptest.NewLogger(b.t),
 	})
 	ctx, cancel := context.WithCancel(b.t.Context())
 	b.stop, b.done = cancel, make(chan struct{})
@@ -106,6 +109,13 @@ func (b *bench) start() {
 			b.t.Errorf("Run: %v", err)
 		}
 	}()
+}
+
+func (b *bench) lastHeard() time.Time {
+	if at := b.heard.Load(); at != 0 {
+		return time.Unix(0, at)
+	}
+	return time.Time{}
 }
 
 func (b *bench) shutdown() {

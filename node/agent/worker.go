@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -100,17 +101,25 @@ func (w *worker) run(ctx context.Context) {
 		case <-wanted.Done():
 		}
 	}()
-	finished := false
-	select {
-	case <-w.stopping:
-	default:
+	finished, givenUp := false, ""
+	if !w.isStopping() {
+		group := sync.WaitGroup{}
+		group.Go(func() {
+			givenUp = w.watchAnchors(wanted)
+			cancel()
+		})
 		finished = w.keepRunning(wanted)
+		cancel()
+		group.Wait()
 	}
 	if ctx.Err() != nil {
 		return
 	}
+	if w.isStopping() {
+		givenUp = ""
+	}
 	if !finished {
-		w.set(api.ReplicaStopping, "")
+		w.set(api.ReplicaStopping, givenUp)
 	}
 	backoff := retry.Backoff{Initial: time.Second, Max: 30 * time.Second}
 	for {
@@ -123,8 +132,20 @@ func (w *worker) run(ctx context.Context) {
 			return
 		}
 	}
-	if !finished {
+	switch {
+	case givenUp != "" && !finished:
+		w.set(api.ReplicaLost, givenUp)
+	case !finished:
 		w.set(api.ReplicaStopped, "")
+	}
+}
+
+func (w *worker) isStopping() bool {
+	select {
+	case <-w.stopping:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -239,6 +260,9 @@ func (w *worker) bringUp(ctx context.Context) (container.Status, error) {
 		return status, err
 	}
 	w.advance(api.ReplicaPreparing)
+	if err := w.awaitAnchor(ctx); err != nil {
+		return status, err
+	}
 	if err := w.agent.cfg.Images.Ensure(ctx, w.replica.Spec.Image); err != nil {
 		return status, fmt.Errorf("bring image: %w", err)
 	}

@@ -1,0 +1,54 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/cloudless-project/cloudless/api"
+	"github.com/cloudless-project/cloudless/internal/retry"
+)
+
+// anchorCheck is how often a replica waits for the first word of an anchor.
+const anchorCheck = 200 * time.Millisecond
+
+// watchAnchors returns why a replica is given up that must not run in a house
+// that is offline, when no anchor has been heard for as long as its spec says;
+// "" when ctx ends before. It needs nobody's permission: nobody can be asked.
+func (w *worker) watchAnchors(ctx context.Context) string {
+	d := w.replica.Spec.OnDisconnect
+	if d.Mode != api.DisconnectStop {
+		<-ctx.Done()
+		return ""
+	}
+	begun := time.Now()
+	for {
+		last := w.agent.cfg.Heard()
+		if last.Before(begun) {
+			last = begun // a daemon that has just started is given the time as well
+		}
+		left := time.Until(last.Add(d.After.Std()))
+		if left <= 0 {
+			return fmt.Sprintf("stopped by its node: no anchor was heard for %s", d.After.Std())
+		}
+		if retry.Sleep(ctx, left) != nil {
+			return ""
+		}
+	}
+}
+
+// awaitAnchor returns when a replica may be started: at once, but for one that
+// must not run in a house that is offline. After a reboot, it may have been
+// started elsewhere long ago.
+func (w *worker) awaitAnchor(ctx context.Context) error {
+	if w.replica.Spec.OnDisconnect.Mode != api.DisconnectStop {
+		return nil
+	}
+	for w.agent.cfg.Heard().IsZero() {
+		w.setWaiting("waits for the word of an anchor")
+		if err := retry.Sleep(ctx, anchorCheck); err != nil {
+			return err
+		}
+	}
+	return nil
+}
