@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 
+	"github.com/cloudless-project/cloudless/api"
 	"github.com/cloudless-project/cloudless/cli"
 	"github.com/cloudless-project/cloudless/container/logfile"
 	"github.com/cloudless-project/cloudless/internal/buildinfo"
@@ -51,10 +52,14 @@ func daemon() []cli.Option {
 			CgroupParent:  os.Getenv("CLOUDLESS_CGROUP_PARENT"),
 			Version:       buildinfo.Read(),
 		}, log)
-	}), cli.Restorer(restore)}
+	}), cli.Restorer(restore), cli.HostDoctor(examineHost)}
 }
 
 func restore(ctx context.Context, c cli.RestoreConfig) (cli.Restored, error) {
 	r, err := node.Restore(ctx, node.RestoreConfig{DataDir: c.DataDir, Name: c.Name, Backup: c.Backup, Size: c.Size, Key: c.Key})
 	return cli.Restored{Cluster: r.Cluster.ID, ClusterName: r.Cluster.Name, Node: r.Node, Name: r.Name, Epoch: r.Cluster.Epoch}, err
+}
+
+func examineHost(ctx context.Context, c cli.HostConfig) []api.Check {
+	return node.ExamineHost(ctx, node.HostConfig{DataDir: c.DataDir, Socket: c.Socket, Containerd: c.Containerd})
 }

@@ -23,6 +23,7 @@ const defaultDataDir = "/var/lib/cloudless"
 // HostConfig is what "doctor" is to look at.
 type HostConfig struct {
 	DataDir    string
+	Socket     string // of the node's API
 	Containerd string // address, "" for the usual one
 }
 
@@ -73,7 +74,8 @@ func runDoctor(ctx context.Context, a *app, cfg HostConfig) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	checks := append(a.host(ctx, cfg), checkDaemon(ctx, a.socket()))
+	cfg.Socket = a.socket()
+	checks := append(a.host(ctx, cfg), checkDaemon(ctx, cfg.Socket))
 	return printChecks(a.printer(), checks)
 }
 

@@ -64,7 +64,7 @@ func TestDoctor(t *testing.T) {
 			if code != tt.code || stdout.String() != tt.want || stderr.Len() > 0 {
 				t.Errorf("exit code %d, got\n%s%s\nwant\n%s", code, &stdout, &stderr, tt.want)
 			}
-			if want := (HostConfig{DataDir: "/d", Containerd: "/c"}); got != want {
+			if want := (HostConfig{DataDir: "/d", Socket: tt.socket, Containerd: "/c"}); got != want {
 				t.Errorf("it was told to look at %+v, want %+v", got, want)
 			}
 		})

@@ -50,7 +50,7 @@ var layers = []layer{
 	{"testnet/sim", []string{"api/...", "raftmeta/...", "sched/...", "internal/..."}, "the simulator runs the real deciders in virtual time, and nothing that acts"},
 	{"testnet/sim", []string{"api/...", "raftmeta/liveness", "internal/..."}, whySim},
 	{"internal", nil, whyInternal},
-	{".", []string{"cli", "node", "container/logfile", "internal/..."}, whyRoot},
+	{".", []string{"api", "cli", "node", "container/logfile", "internal/..."}, whyRoot},
 }
 
 // An owner is the only part that imports a dependency, so that the rest of the
