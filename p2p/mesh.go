@@ -42,7 +42,8 @@ type Mesh struct {
 	keeper   *keeper
 	topics   *topics
 	records  *recordBook
-	finder   *finder // nil for a client
+	passing  *rate.Limiter // of records of others
+	finder   *finder       // nil for a client
 	enrol    *enrolServer
 	reach    reach
 	subnets  subnets
@@ -99,7 +100,7 @@ func New(cfg Config) (*Mesh, error) {
 		return nil, fmt.Errorf("make mesh: %w", err)
 	}
 	m.gated = &gatedHost{basicHost: m.host, m: m}
-	m.contacts, m.records = newContacts(m.host.ID(), cfg.Contacts), newRecordBook()
+	m.contacts, m.records, m.passing = newContacts(m.host.ID(), cfg.Contacts), newRecordBook(), publishLimit()
 	m.keeper = newKeeper(m)
 	m.enrol = newEnrolServer(m)
 	if err := m.wire(gater); err != nil {

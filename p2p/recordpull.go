@@ -214,7 +214,11 @@ func (m *Mesh) pull(ctx context.Context, p peer.ID) (err error) {
 	}
 	defer resetUnlessClosed(s, &err)
 	_ = s.SetDeadline(time.Now().Add(pullTimeout))
-	same, err := m.records.askPull(&countedStream{Stream: s, m: m.metrics}, func(raw []byte) { m.hear(raw, viaPull) })
+	same, err := m.records.askPull(&countedStream{Stream: s, m: m.metrics}, func(raw []byte) {
+		if r, moved := m.hear(raw, viaPull); moved && r.peer == p {
+			m.passOn(r)
+		}
+	})
 	switch {
 	case err != nil:
 		return err

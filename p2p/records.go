@@ -55,24 +55,29 @@ func (m *Mesh) recall(records [][]byte) {
 }
 
 // hear takes a record that came from somewhere, if its owner signed it, is a
-// member and has said nothing newer.
-func (m *Mesh) hear(raw []byte, via string) {
+// member and has said nothing newer. moved tells that it was taken and names an
+// address that was not known.
+func (m *Mesh) hear(raw []byte, via string) (r signedRecord, moved bool) {
 	r, err := openRecord(raw)
+	result := "known"
 	switch {
 	case err != nil:
-		m.metrics.records.WithLabelValues(via, "malformed").Inc()
+		result = "malformed"
 	case r.peer == m.host.ID() && via != viaDisk:
-		m.outrun(r, via)
+		// One of its own that it does not remember, because its disk is older or its
+		// clock was ahead: the next one must be numbered higher.
+		result = "own"
+		m.records.put(r)
 	case !m.records.newer(r):
-		m.metrics.records.WithLabelValues(via, "known").Inc()
 	case !m.vouched(r):
-		m.metrics.records.WithLabelValues(via, "stranger").Inc()
+		result = "stranger"
 	default:
 		if _, taken := m.records.put(r); taken {
-			m.metrics.records.WithLabelValues(via, "accepted").Inc()
-			m.moved(r)
+			result, moved = "accepted", m.follow(r)
 		}
 	}
+	m.metrics.records.WithLabelValues(via, result).Inc()
+	return r, moved
 }
 
 // vouched reports whether the owner of a record is a daemon of this cluster: a
@@ -93,21 +98,29 @@ func (m *Mesh) vouched(r signedRecord) bool {
 // isDaemon tells a node from a person.
 func isDaemon(m api.Member) bool { return m.Has(api.RoleNode) || m.Has(api.RoleAnchor) }
 
-// moved makes a member be tried at its new addresses at once.
-func (m *Mesh) moved(r signedRecord) {
+// follow makes a member be tried at its new addresses at once, and reports
+// whether there are any.
+func (m *Mesh) follow(r signedRecord) bool {
 	if r.peer == m.host.ID() || !m.contacts.hear(r.contact()) {
-		return
+		return false
 	}
 	m.pulses.giveUp(func(p peer.ID) bool { return p == r.peer })
 	m.keeper.reset([]peer.ID{r.peer})
+	return true
 }
 
-// outrun numbers this device's next record higher than one of its own that it
-// does not remember: its disk is older, or its clock was ahead.
-func (m *Mesh) outrun(r signedRecord, via string) {
-	m.metrics.records.WithLabelValues(via, "own").Inc()
-	if m.records.newer(r) {
-		m.records.put(r)
+// passOn publishes the record of a member that has come back elsewhere: when it
+// published that itself, it may have been connected to nobody.
+func (m *Mesh) passOn(r signedRecord) {
+	if m.passing.Allow() {
+		m.publishRecord(m.ctx, r)
+	}
+}
+
+func (m *Mesh) publishRecord(ctx context.Context, r signedRecord) {
+	m.metrics.recordBytes.WithLabelValues(viaGossip, "out").Add(float64(len(r.raw)))
+	if err := m.Publish(ctx, api.TopicRecords, r.raw); err != nil && ctx.Err() == nil {
+		m.log.Debug("publishing a member record failed", zap.Error(err))
 	}
 }
 
@@ -137,20 +150,18 @@ func (m *Mesh) ownRecord() (r signedRecord, fresh bool, err error) {
 // need to repeat it: certificates are renewed twice a day, which is a change,
 // and whoever missed it pulls it.
 func (m *Mesh) tellRecord(ctx context.Context) {
-	limit := rate.NewLimiter(rate.Every(publishPause), publishBurst)
-	for retry.Sleep(ctx, retry.Jitter(recordCheck)) == nil {
+	limit := publishLimit()
+	for {
 		r, fresh, err := m.ownRecord()
 		if err != nil {
 			m.log.Warn("this device's addresses cannot be told", zap.Error(err))
-			continue
 		}
-		if !fresh || !limit.Allow() {
-			continue
+		if fresh && limit.Allow() {
+			m.records.put(r)
+			m.publishRecord(ctx, r)
 		}
-		m.records.put(r)
-		m.metrics.recordBytes.WithLabelValues(viaGossip, "out").Add(float64(len(r.raw)))
-		if err := m.Publish(ctx, api.TopicRecords, r.raw); err != nil && ctx.Err() == nil {
-			m.log.Debug("publishing a member record failed", zap.Error(err))
+		if retry.Sleep(ctx, retry.Jitter(recordCheck)) != nil {
+			return
 		}
 	}
 }
@@ -193,5 +204,7 @@ func (m *Mesh) pullRecords(ctx context.Context) {
 		}
 	}
 }
+
+func publishLimit() *rate.Limiter { return rate.NewLimiter(rate.Every(publishPause), publishBurst) }
 
 func pullPause() time.Duration { return pullEvery + rand.N(pullEvery*2/5) }

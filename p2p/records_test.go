@@ -78,6 +78,22 @@ func TestMovedMemberIsFound(t *testing.T) {
 	reaches(t, n1, moved)
 }
 
+// TestNeighboursPassOnWhatTheyHear: a member that moved published its record
+// while nobody was connected to it; whoever meets it first tells the others.
+func TestNeighboursPassOnWhatTheyHear(t *testing.T) {
+	a := newAuthority(t)
+	c, n1, n2 := a.start(t, nil), a.start(t, nil), a.start(t, nil)
+	introduce(c, n1, n2)
+	eventually(t, "the records have spread", func() bool { return n1.holds(n2) && c.holds(n2) && admittedBoth(c, n1)() })
+	n2.stop()
+	n1.topics.pubsub.BlacklistPeer(n2.host.ID()) // what n2 publishes does not get there …
+	n1.SetMembers([]Contact{c.contact()})        // … and nobody there looks for it
+	moved := n2.again(t, a, nil)
+	eventually(t, "it has signed where it is now", func() bool { return moved.holds(moved) })
+	moved.SetMembers([]Contact{c.contact()})
+	eventually(t, "n1 has heard of it", func() bool { return n1.holds(moved) })
+}
+
 // TestRecordsOutliveARestart: a member that starts with nothing but what it
 // kept finds the others.
 func TestRecordsOutliveARestart(t *testing.T) {
