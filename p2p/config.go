@@ -55,6 +55,8 @@ type Config struct {
 	// all; the peers that send get even shares. 0: as many as it can.
 	RelayLimit uint64
 
+	aside uint16 // UDP port that nobody is told
+
 	// Client makes a light mesh for the command line: it dials and accepts
 	// nothing, it neither listens nor relays nor joins topics.
 	Client    bool
@@ -101,6 +103,9 @@ func (c Config) withDefaults() (Config, error) {
 	case c.Client:
 		c.Listen, c.Public, c.NoLAN, c.NoPortMap = nil, PublicNo, true, true
 	case len(c.Listen) == 0:
+		if c.Public == PublicYes {
+			c.aside = asidePort
+		}
 		c.Listen = defaultListen(c.Key, c.Public)
 	}
 	if c.Exclude == nil {

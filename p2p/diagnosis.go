@@ -93,7 +93,9 @@ func (m *Mesh) Diagnose(ctx context.Context) Diagnosis {
 	d.Public, d.NAT = m.Reachability()
 	d.Seen, d.Observers, d.Own = m.outside.appearances(func(p peer.ID) bool { _, ok := m.admitted(p); return ok }, interfaceAddrs())
 	for _, a := range m.host.Network().ListenAddresses() {
-		if s, ok := socketOf(a); ok && s.proto == "udp" {
+		if s, ok := socketOf(a); ok && s.proto == "udp" && s.port == int(m.cfg.aside) {
+			continue // it is no port to be reached at
+		} else if ok && s.proto == "udp" {
 			d.UDPPort = uint16(s.port)
 		} else if ok {
 			d.TCPPort = uint16(s.port)

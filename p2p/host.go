@@ -127,7 +127,10 @@ func newAddrsFilter(cfg Config) (addrsFilter, error) {
 		return nil, err
 	}
 	return func(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
-		out := slices.DeleteFunc(slices.Clone(addrs), func(a multiaddr.Multiaddr) bool { return excluded(a, cfg.Exclude) })
+		out := slices.DeleteFunc(slices.Clone(addrs), func(a multiaddr.Multiaddr) bool {
+			udp, ok := udpAddr(a)
+			return excluded(a, cfg.Exclude) || ok && cfg.aside != 0 && udp.Port() == cfg.aside && !isRelayed(a)
+		})
 		return multiaddr.Unique(append(out, announce...))
 	}, nil
 }

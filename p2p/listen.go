@@ -18,6 +18,10 @@ const (
 	devicePortTry = 8
 )
 
+// asidePort is a second UDP port of a public daemon. Nobody is told to connect
+// there; members ask from it what their own UDP port looks like to somebody else.
+const asidePort = DefaultPort + 1
+
 // DefaultListen are the addresses that a public daemon listens on: one port for
 // both transports and both families, so that a firewall needs one rule.
 func DefaultListen() []string { return listenOn(DefaultPort) }
@@ -29,7 +33,7 @@ func DefaultListen() []string { return listenOn(DefaultPort) }
 // observed does not help another to punch.
 func defaultListen(key ed25519.PrivateKey, public string) []string {
 	if public == PublicYes {
-		return DefaultListen()
+		return append(DefaultListen(), fmt.Sprintf("/ip4/0.0.0.0/udp/%d/quic-v1", asidePort), fmt.Sprintf("/ip6/::/udp/%d/quic-v1", asidePort))
 	}
 	return listenOn(devicePort(key))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -89,7 +90,7 @@ func New(cfg Config) (*Mesh, error) {
 		return nil, fmt.Errorf("make mesh: %w", err)
 	}
 	m.told = func(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
-		return told(append(m.outside.correct(addrs), m.ports.mapped()...))
+		return told(slices.Concat(m.outside.correct(addrs), m.outside.announced(), m.ports.mapped()))
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	// A public device knows its port, and nobody punches to it.

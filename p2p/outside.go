@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -23,11 +24,16 @@ const maxSightings = 4096
 type outside struct {
 	mu    sync.Mutex
 	seen  map[network.Conn]view
-	doubt chan struct{} // something hints that the address has changed
+	also  map[network.Conn]uint16 // the peer's other UDP port, where it can be asked as well
+	doubt chan struct{}           // something hints that the address has changed
+	glances
 }
 
 func newOutside() *outside {
-	return &outside{seen: make(map[network.Conn]view), doubt: make(chan struct{}, 1)}
+	return &outside{
+		seen: make(map[network.Conn]view), also: make(map[network.Conn]uint16), doubt: make(chan struct{}, 1),
+		glances: glances{views: make(map[netip.AddrPort]glimpse)},
+	}
 }
 
 // suspect makes the relays be asked soon.
@@ -69,10 +75,14 @@ func (o *outside) observe(c network.Conn, observed multiaddr.Multiaddr) {
 	for old := range o.seen {
 		if old.IsClosed() {
 			delete(o.seen, old)
+			delete(o.also, old)
 		}
 	}
 	if _, ok := o.seen[c]; ok {
 		return // identify says the same again; what was asked since is newer
+	}
+	if len(o.seen) == 0 {
+		o.suspect() // the first one: who else can be asked?
 	}
 	if len(o.seen) < maxSightings {
 		o.seen[c] = v
@@ -87,18 +97,28 @@ func (o *outside) knows(c network.Conn) bool {
 	return ok && !c.IsClosed()
 }
 
-// renew takes what a peer says c looks like now, and reports whether that is
-// news.
-func (o *outside) renew(c network.Conn, now netip.AddrPort) bool {
+// renew takes what a peer says c looks like now, and where else it can be asked.
+// It reports whether the address is news.
+func (o *outside) renew(c network.Conn, now netip.AddrPort, also uint16) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	v, ok := o.seen[c]
+	if ok {
+		o.also[c] = also
+	}
 	if !ok || v.now == now {
 		return false
 	}
 	v.now = now
 	o.seen[c] = v
 	return true
+}
+
+// alsoAt returns the other UDP port of the peer of c, 0 without one.
+func (o *outside) alsoAt(c network.Conn) uint16 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.also[c]
 }
 
 // correct replaces addresses that identify has reported by those that have
@@ -143,6 +163,11 @@ func (o *outside) verdict(counts func(peer.ID) bool, own []netip.Addr) api.NAT {
 	for c, v := range o.seen {
 		if !c.IsClosed() {
 			views = append(views, v)
+		}
+	}
+	for _, g := range o.glances.views {
+		if !g.stale(time.Now()) {
+			views = append(views, g.view)
 		}
 	}
 	o.mu.Unlock()

@@ -83,7 +83,7 @@ func (m *Mesh) serveProbe() {
 				return
 			}
 			if b == whoMagic {
-				_ = answerWho(s)
+				_ = m.answerWho(s)
 				return
 			}
 			if b == askMagic {

@@ -112,6 +112,7 @@ func (m *Mesh) reached(e any) {
 		m.outside.observe(e.Conn, e.ObservedAddr)
 	case event.EvtLocalAddressesUpdated:
 		if e.Diffs && slices.ContainsFunc(e.Current, func(a event.UpdatedAddress) bool { return a.Action == event.Added }) {
+			m.outside.forgetGlances()
 			m.outside.suspect()
 			m.ports.wake()
 			m.keeper.reset(nil) // another network: what failed may work now

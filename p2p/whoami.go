@@ -3,6 +3,7 @@ package p2p
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/netip"
 	"time"
 
@@ -31,17 +32,33 @@ var whoMagic = [probeSize]byte{'c', 'l', ' ', 'w', 'h', 'o', ' ', '1'}
 
 // appearance is the answer: where the packets of this connection come from.
 type appearance struct {
-	Address string `json:"address"` // ip:port, "" over TCP or a relay, where it cannot change
+	Address string `json:"address"`        // ip:port, "" over TCP or a relay, where it cannot change
+	Also    uint16 `json:"also,omitempty"` // another UDP port of the answerer, where it can be asked as well
 }
 
 // answerWho tells a peer what it looks like on the connection it asks on.
-func answerWho(s network.Stream) error {
-	var a appearance
+func (m *Mesh) answerWho(s network.Stream) error {
+	a := appearance{Also: m.otherPort(s.Conn())}
 	var qc *quic.Conn
 	if s.Conn().As(&qc) && qc != nil {
 		a.Address = qc.RemoteAddr().String()
 	}
 	return writeFrame(s, maxAskFrame, a)
+}
+
+// otherPort returns a UDP port on which this device listens beside that of c, 0
+// without one.
+func (m *Mesh) otherPort(c network.Conn) uint16 {
+	local, ok := udpAddr(c.LocalMultiaddr())
+	if !ok {
+		return 0
+	}
+	for _, a := range m.host.Network().ListenAddresses() {
+		if l, ok := udpAddr(a); ok && l.Port() != local.Port() && l.Addr().Is4() == local.Addr().Is4() && !isRelayed(a) {
+			return l.Port()
+		}
+	}
+	return 0
 }
 
 // watchOutside asks again and again, and at once when there is reason to.
@@ -55,7 +72,11 @@ func (m *Mesh) watchOutside(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if m.lookOutside(ctx) {
+		changed := m.lookOutside(ctx)
+		if changed {
+			m.outside.forgetGlances()
+		}
+		if m.lookAside(ctx) || changed {
 			m.log.Info("this device has another address now", zap.Strings("addresses", m.Addrs()))
 			m.ports.wake()
 			m.pulses.giveUp(func(peer.ID) bool { return true })
@@ -76,38 +97,46 @@ func (m *Mesh) lookOutside(ctx context.Context) bool {
 				continue
 			}
 			asked++
-			now, err := m.whoami(ctx, c)
+			now, also, err := m.whoami(ctx, c)
 			if err != nil {
 				m.log.Debug("a relay does not say what this device looks like", zap.Stringer("peer", p), zap.Error(err))
 				continue
 			}
-			changed = m.outside.renew(c, now) || changed
+			changed = m.outside.renew(c, now, also) || changed
 		}
 	}
 	return changed
 }
 
 // whoami asks on one connection.
-func (m *Mesh) whoami(ctx context.Context, c network.Conn) (netip.AddrPort, error) {
+func (m *Mesh) whoami(ctx context.Context, c network.Conn) (netip.AddrPort, uint16, error) {
 	ctx, cancel := context.WithTimeout(ctx, whoamiTimeout)
 	defer cancel()
 	s, err := m.openStream(ctx, c, protocol.ID(api.ProtoProbe))
 	if err != nil {
-		return netip.AddrPort{}, err
+		return netip.AddrPort{}, 0, err
 	}
 	defer s.Close()
 	_ = s.SetDeadline(time.Now().Add(whoamiTimeout))
+	now, also, err := askWho(s)
+	if err != nil {
+		_ = s.Reset()
+	}
+	return now, also, err
+}
+
+// askWho asks on a stream of the probe protocol.
+func askWho(s io.ReadWriter) (now netip.AddrPort, also uint16, err error) {
 	var a appearance
 	if _, err = s.Write(whoMagic[:]); err == nil {
 		err = readFrame(s, maxAskFrame, &a)
 	}
 	if err != nil {
-		_ = s.Reset()
-		return netip.AddrPort{}, fmt.Errorf("ask for own address: %w", err)
+		return netip.AddrPort{}, 0, fmt.Errorf("ask for own address: %w", err)
 	}
 	ap, err := netip.ParseAddrPort(a.Address)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("ask for own address: %w", err)
+		return netip.AddrPort{}, 0, fmt.Errorf("ask for own address: %w", err)
 	}
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), nil
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), a.Also, nil
 }

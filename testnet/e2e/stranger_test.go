@@ -147,7 +147,7 @@ func TestStrangersReachNothing(t *testing.T) {
 
 	self, err := os.Executable()
 	must(t, err)
-	for _, transport := range []string{"udp/4717/quic-v1", "tcp/4717"} {
+	for _, transport := range []string{"udp/4717/quic-v1", "udp/4718/quic-v1", "tcp/4717"} {
 		t.Run(transport, func(t *testing.T) {
 			addr := fmt.Sprintf("/ip4/%s/%s/p2p/%s", vps.Addr, transport, nodes[i].ID)
 			out, err := laptop.Output(t.Context(), self, "stranger", addr)
@@ -186,6 +186,9 @@ var expected = map[string]string{
 	"tcp 0.0.0.0:4717":   "the mesh, TCP",
 	"tcp [::]:4717":      "the mesh, TCP",
 	"udp [::]:4717":      "the mesh, QUIC",
+	"udp *:4718":         "the mesh, QUIC: tells members what their UDP port looks like from elsewhere",
+	"udp 0.0.0.0:4718":   "the same",
+	"udp [::]:4718":      "the same",
 	"udp 0.0.0.0:5353":   "mDNS: finds peers of the LAN, who still have to prove themselves",
 	"udp *:5353":         "mDNS",
 	"udp [::]:5353":      "mDNS",

@@ -48,7 +48,11 @@ func Scenarios(names ...string) []Scenario {
 		},
 		{
 			Name: "kinds", Story: "every device knows what kind of NAT it is behind once two peers have seen it",
-			sites: []testnet.Site{cloud, homeA, homeC}, run: knowsItsNAT,
+			sites: []testnet.Site{cloud, homeA, homeC}, run: func(ctx context.Context, n *Net) ([]Figure, error) { return nil, knowsItsNAT(ctx, n, "vps2") },
+		},
+		{
+			Name: "one-anchor", Story: "… and with a single anchor, which is asked at two ports",
+			sites: []testnet.Site{cloud, homeA, homeC}, run: func(ctx context.Context, n *Net) ([]Figure, error) { return nil, knowsItsNAT(ctx, n) },
 		},
 		{
 			Name: "mapping", Story: "routers with UPnP and NAT-PMP map ports, and a symmetric NAT connects to them",
@@ -173,19 +177,23 @@ func fullHouse(ctx context.Context, n *Net) ([]Figure, error) {
 	return []Figure{figure("house_of_nine_direct_s", slowest, 10)}, nil
 }
 
-func knowsItsNAT(ctx context.Context, n *Net) ([]Figure, error) {
-	if err := n.Start(ctx, "vps2", p2p.PublicYes); err != nil {
-		return nil, err
+func knowsItsNAT(ctx context.Context, n *Net, more ...string) error {
+	wants := map[string]api.NAT{anchor: api.NATNone, "a1": api.NATCone, "c1": api.NATSymmetric}
+	for _, server := range more {
+		if err := n.Start(ctx, server, p2p.PublicYes); err != nil {
+			return err
+		}
+		wants[server] = api.NATNone
 	}
 	if err := n.startAll(ctx, "a1", "c1"); err != nil {
-		return nil, err
+		return err
 	}
-	for device, want := range map[string]api.NAT{anchor: api.NATNone, "vps2": api.NATNone, "a1": api.NATCone, "c1": api.NATSymmetric} {
+	for device, want := range wants {
 		if err := n.Await(ctx, fmt.Sprintf("%s to know that its NAT is %s", device, want), func() bool { return n.Report(device).NAT == want }); err != nil {
-			return nil, fmt.Errorf("%w; it says %s", err, n.Report(device).NAT)
+			return fmt.Errorf("%w; it says %s", err, n.Report(device).NAT)
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 func mapsPorts(ctx context.Context, n *Net) ([]Figure, error) {
