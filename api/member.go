@@ -13,6 +13,7 @@ type Member struct {
 	Operator string // name of the person, "" for a node
 	Serial   string
 	NotAfter time.Time
+	Lapsed   bool // the certificate has ended: all that it is good for is to renew it
 	// Authority is the generation of the cluster's authority that issued the
 	// certificate, from 1.
 	Authority int

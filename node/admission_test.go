@@ -44,7 +44,7 @@ func (b *bureau) issue(ago time.Duration, operator string, roles ...api.Role) (a
 func (b *bureau) admission(anchor bool) *admission {
 	b.t.Helper()
 	id, cert := b.issue(0, "", api.RoleNode)
-	a, err := newAdmission(b.authority.Certificate(), id, cert, anchor)
+	a, err := newAdmission(b.authority.Certificate(), id, cert, anchor, time.Now)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -91,11 +91,11 @@ func TestExpiredCertificates(t *testing.T) {
 func TestOwnCertificateMayHaveEndedButMustBeOurs(t *testing.T) {
 	b := newBureau(t)
 	id, old := b.issue(40*24*time.Hour, "", api.RoleNode)
-	a, err := newAdmission(b.authority.Certificate(), id, old, false)
+	a, err := newAdmission(b.authority.Certificate(), id, old, false, time.Now)
 	if err != nil {
 		t.Fatalf("a device that was away for long does not start: %v", err)
 	}
-	if time.Until(a.renewal()) > 0 {
+	if at, _ := a.renewal(); time.Until(at) > 0 {
 		t.Error("it does not renew at once")
 	}
 	if _, foreign := b.issue(0, "", api.RoleNode); a.replace(foreign) == nil {

@@ -27,7 +27,7 @@ const raftDir = "raft"
 type anchor struct {
 	daemon    *daemon
 	raft      *raftmeta.Anchor
-	authority *identity.Authority
+	keys      *keyring
 	epoch     uint64
 	scheduler *sched.Loop
 	watcher   *watcher
@@ -65,7 +65,7 @@ func (d *daemon) buildOffice() error {
 func (o *office) openWith(authority *identity.Authority, epoch uint64, bootstrap bool) error {
 	d := o.daemon
 	a := &anchor{
-		daemon: d, authority: authority, epoch: epoch, scheduler: o.scheduler, watcher: o.watcher, timing: d.raftTiming(),
+		daemon: d, keys: newKeyring(d.dir, authority), epoch: epoch, scheduler: o.scheduler, watcher: o.watcher, timing: d.raftTiming(),
 	}
 	if err := a.open(bootstrap); err != nil {
 		return err
@@ -116,7 +116,7 @@ func (a *anchor) admits(m api.Member) bool {
 func (a *anchor) enroller() *enroller {
 	d := a.daemon
 	return &enroller{
-		cluster: d.member.Cluster, name: d.member.Name, authority: a.authority, anchor: a.raft,
+		cluster: d.member.Cluster, name: d.member.Name, ca: d.member.CA, issue: a.certify, anchor: a.raft,
 		contacts: a.contacts, log: d.log.Named("enrol"),
 	}
 }
@@ -167,6 +167,8 @@ func (a *anchor) decide(ctx context.Context) error {
 	group.Go(func() error { return a.scheduler.Run(ctx) })
 	group.Go(func() error { return a.watchLiveness(ctx) })
 	group.Go(func() error { return a.keepAnchors(ctx) })
+	group.Go(func() error { return a.keepAuthority(ctx) })
+	group.Go(func() error { return a.recordTwins(ctx) })
 	return group.Wait()
 }
 

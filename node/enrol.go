@@ -16,8 +16,9 @@ import (
 	"github.com/cloudless-project/cloudless/security/identity"
 )
 
-// certificateTTL is how long a membership certificate holds.
-const certificateTTL = 24 * time.Hour
+// certificateTTL is how long a membership certificate holds after it was issued;
+// with what it is dated back it lives for the most that it may.
+const certificateTTL = identity.MaxTTL - identity.Backdate
 
 // authorityDir holds the sealed key of the cluster's CA, on anchors.
 const authorityDir = "authority"
@@ -157,7 +158,7 @@ func join(ctx context.Context, cfg *Config, key ed25519.PrivateKey, log *zap.Log
 		return nil, err
 	}
 	self := identity.NodeID(key.Public().(ed25519.PublicKey))
-	if _, err := identity.Verify(reply.Certificate, ca, time.Now(), identity.VerifyOptions{Peer: self, Skew: clockSkew}); err != nil {
+	if _, err := identity.Verify(reply.Certificate, ca, time.Now(), identity.VerifyOptions{Peer: self, Skew: identity.ClockSkew}); err != nil {
 		return nil, err
 	}
 	m := &membership{Cluster: token.Cluster, Name: reply.ClusterName, CA: reply.CA, Certificate: reply.Certificate}
@@ -169,12 +170,13 @@ func join(ctx context.Context, cfg *Config, key ed25519.PrivateKey, log *zap.Log
 
 // enroller takes joiners in, on an anchor.
 type enroller struct {
-	cluster   string
-	name      string
-	authority *identity.Authority
-	anchor    *raftmeta.Anchor
-	contacts  func() []p2p.Contact
-	log       *zap.Logger
+	cluster  string
+	name     string
+	ca       []byte // of the founding authority, DER
+	issue    func(csr []byte, roles []api.Role, operator string) (cert []byte, m api.Member, err error)
+	anchor   *raftmeta.Anchor
+	contacts func() []p2p.Contact
+	log      *zap.Logger
 }
 
 // enrol redeems a token and issues a certificate. The token is used up and the
@@ -203,7 +205,7 @@ func (e *enroller) enrol(ctx context.Context, req p2p.EnrolRequest) (p2p.EnrolRe
 	} else if err := api.ValidateName("name", req.Name); err != nil {
 		return none, err
 	}
-	cert, member, err := e.authority.Issue(req.CSR, roles, operator, now, certificateTTL)
+	cert, member, err := e.issue(req.CSR, roles, operator)
 	if err != nil {
 		return none, err
 	}
@@ -243,7 +245,7 @@ func (e *enroller) check(req p2p.EnrolRequest) error {
 func (e *enroller) reply(certificate []byte) p2p.EnrolReply {
 	return p2p.EnrolReply{
 		Certificate: certificate,
-		CA:          e.authority.Certificate().Raw,
+		CA:          e.ca,
 		ClusterName: e.name,
 		Anchors:     e.contacts(),
 	}

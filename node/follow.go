@@ -31,6 +31,9 @@ func (d *daemon) receive(from api.NodeID, v api.ClusterView) error {
 	if v.Cluster.ID != d.member.Cluster {
 		return api.Errorf(api.KindDenied, "%s sends a view of cluster %q", from, v.Cluster.ID)
 	}
+	if err := d.admission.follow(v.Cluster, len(v.Nodes)); err != nil {
+		return err
+	}
 	d.revoke(v.Revocations, fromView)
 	d.herald.heard(v.Leader, v.Cluster.Epoch)
 	d.views.put(d.admission.revoked.complete(v))
@@ -148,7 +151,7 @@ func (d *daemon) report() (api.NodeReport, <-chan struct{}) {
 	inv.Public, inv.NAT = d.mesh.Reachability()
 	inv.Power = d.power.current(time.Now())
 	inv.Capacity.Bandwidth, inv.BandwidthSource = d.bandwidth.current()
-	r := api.NodeReport{Node: d.self, Incarnation: d.incarnation, Inventory: &inv, Complete: true}
+	r := api.NodeReport{Node: d.self, Incarnation: d.incarnation, Inventory: &inv, Complete: true, Authority: d.authorityUse()}
 	if d.worker == nil {
 		return r, nil
 	}
@@ -195,6 +198,9 @@ func (d *daemon) status() api.Status {
 		st.Reason = err.Error()
 	} else {
 		st.Reason = "waiting for the first word of an anchor"
+	}
+	if err := d.twins.duplicated(); err != nil {
+		st.Ready, st.Reason = false, err.Error()
 	}
 	if problem := d.office.problem(); problem != "" {
 		st.Reason = strings.TrimPrefix(st.Reason+"; its part among the anchors has ended: "+problem, "; ")

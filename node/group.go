@@ -58,7 +58,7 @@ func (o *office) Store() *state.Store {
 
 // serve gives the API what only an anchor has.
 func (o *office) serve(cfg *control.Config) {
-	cfg.Anchor, cfg.Group = o, o
+	cfg.Anchor, cfg.Group, cfg.Authority = o, o, o
 	cfg.LastSeen = func(id api.NodeID) time.Time {
 		if a := o.current(); a != nil {
 			return a.watcher.lastSeen(id)
@@ -215,5 +215,16 @@ func (o *office) Backup(v state.View, key, salt []byte, w io.Writer) error {
 		}
 		return nil, authority.WriteBackup(w, h, key, v.Snapshot)
 	})
+	return err
+}
+
+// AuthorityStatus implements control.Authority.
+func (o *office) AuthorityStatus(v state.View) (api.AuthorityStatus, error) {
+	return with(o, func(a *anchor) (api.AuthorityStatus, error) { return a.authorityStatus(v) })
+}
+
+// RotateAuthority implements control.Authority.
+func (o *office) RotateAuthority(ctx context.Context, urgent bool) error {
+	_, err := with(o, func(a *anchor) (any, error) { return nil, a.announceAuthority(ctx, urgent) })
 	return err
 }

@@ -63,6 +63,7 @@ type daemon struct {
 	member   *membership
 
 	admission *admission
+	twins     *twins
 	views     *viewCache
 	mesh      *p2p.Mesh
 	server    *control.Server
@@ -127,8 +128,15 @@ func (d *daemon) buildMesh() error {
 	if err != nil {
 		return err
 	}
-	if d.admission, err = newAdmission(ca, d.self, d.member.Certificate, d.member.Anchor); err != nil {
+	if d.admission, err = newAdmission(ca, d.self, d.member.Certificate, d.member.Anchor, time.Now); err != nil {
 		return err
+	}
+	d.twins = newTwins(d.admission, d.dir.path, d.log)
+	d.recallAnchors()
+	if v, known := d.views.get(); known {
+		if err := d.admission.follow(v.Cluster, len(v.Nodes)); err != nil {
+			d.log.Warn("the authorities in the cached cluster view are not the cluster's; waiting for an anchor", zap.Error(err))
+		}
 	}
 	d.admission.revoked.learn(d.views.current().Revocations)
 	if err := d.admission.removed(); err != nil {
@@ -145,6 +153,7 @@ func (d *daemon) buildMesh() error {
 		Contacts:   d.contacts(d.views.current()),
 		Records:    loadRecords(d.dir, d.log.Named("mesh")),
 		Farewell:   farewell{d},
+		Twins:      d.twins,
 		Admitted:   d.noteAdmitted,
 		NoLAN:      d.cfg.isolated,
 		NoPortMap:  d.cfg.isolated,
@@ -174,6 +183,9 @@ func (d *daemon) buildServer() error {
 		Standing: d.standing,
 		Removed:  d.admission.removed,
 		Leader:   d.leader,
+
+		Duplicated: d.twins.duplicated,
+
 		View:     d.views.current,
 		Status:   d.status,
 		Diagnose: d.diagnose,
@@ -261,6 +273,8 @@ func (d *daemon) buildLoops() error {
 	d.parts.loop("revocations", d.exchangeRevocations)
 	d.parts.loop("follow", d.follow)
 	d.parts.loop("certificate", d.renewCertificates)
+	d.parts.loop("authority", d.followAuthority)
+	d.parts.loop("anchor-seen", d.rememberAnchors)
 	return nil
 }
 

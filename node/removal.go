@@ -12,7 +12,6 @@ import (
 
 	"github.com/cloudless-project/cloudless/api"
 	"github.com/cloudless-project/cloudless/raftmeta/state"
-	"github.com/cloudless-project/cloudless/security/identity"
 )
 
 // A removal reaches everybody in four ways. The leader publishes it at once, and
@@ -118,7 +117,7 @@ func (d *daemon) proven(from api.NodeID, list []api.Revocation) []api.Revocation
 }
 
 // proves checks that the cluster's authority made a revocation.
-func (a *admission) proves(r api.Revocation) error { return identity.VerifyRevocation(r, a.ca) }
+func (a *admission) proves(r api.Revocation) error { return a.trusts().VerifyRevocation(r) }
 
 // lateRevocations are the last ones, as far as they fit in a message.
 func (d *daemon) lateRevocations(now time.Time) []api.Revocation {

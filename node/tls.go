@@ -21,7 +21,8 @@ func serverTLS(adm *admission, key ed25519.PrivateKey) *tls.Config {
 		MinVersion: tls.VersionTLS13,
 		ClientAuth: tls.RequireAnyClientCert, // checked by VerifyConnection, which knows our names
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return &tls.Certificate{Certificate: [][]byte{adm.Certificate(), adm.ca.Raw}, PrivateKey: key}, nil
+			chain, err := identity.TLSChain(adm.Certificate(), adm.ca)
+			return &tls.Certificate{Certificate: chain, PrivateKey: key}, err
 		},
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			_, err := memberOf(adm, cs)
@@ -41,7 +42,7 @@ func memberOf(adm *admission, cs tls.ConnectionState) (api.Member, error) {
 	if !ok {
 		return api.Member{}, errors.New("the certificate is not for an Ed25519 key")
 	}
-	return adm.Verify(identity.NodeID(pub), leaf.Raw)
+	return adm.Verify(identity.NodeID(pub), identity.FromTLS(cs.PeerCertificates))
 }
 
 // maxTCP bounds the connections to a plain TCP port, those of strangers until

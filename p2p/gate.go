@@ -3,6 +3,7 @@ package p2p
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/libp2p/go-libp2p/core/control"
 	"github.com/libp2p/go-libp2p/core/crypto/pb"
@@ -105,6 +106,9 @@ func (m *Mesh) guard(id protocol.ID, roles []api.Role, serve func(network.Stream
 		case err != nil:
 			m.metrics.refused.WithLabelValues(string(id), "stranger").Inc()
 			_ = s.ResetWithError(codeNotAdmitted)
+		case member.Lapsed && !renews(id):
+			m.metrics.refused.WithLabelValues(string(id), "lapsed").Inc()
+			_ = s.ResetWithError(codeNotAdmitted)
 		case !holdsOne(member, roles):
 			m.metrics.refused.WithLabelValues(string(id), "role").Inc()
 			_ = s.ResetWithError(codeWrongRole)
@@ -112,6 +116,17 @@ func (m *Mesh) guard(id protocol.ID, roles []api.Role, serve func(network.Stream
 			serve(s, member)
 		}
 	}
+}
+
+// renews reports whether a protocol is for members, too, whose certificate has
+// ended: the API, where they get a new one and no other call is answered, the
+// ways there, and what shows that they are alive. Pubsub would not ask again.
+func renews(id protocol.ID) bool {
+	switch id {
+	case api.ProtoAPI, api.ProtoProbe:
+		return true
+	}
+	return strings.HasPrefix(string(id), "/libp2p/") || strings.HasPrefix(string(id), "/meshsub/") || strings.HasPrefix(string(id), "/floodsub/")
 }
 
 func holdsOne(member api.Member, roles []api.Role) bool {

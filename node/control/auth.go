@@ -84,6 +84,9 @@ var rules = map[string]rule{
 	pb.AnchorService_FetchAuthority_FullMethodName:     {nodes, anchored}, // those that the state has as anchors
 	pb.AnchorService_EnrolFor_FullMethodName:           {nodes, anchored}, // likewise
 
+	pb.AuthorityService_GetAuthority_FullMethodName:    {readers, leader},
+	pb.AuthorityService_RotateAuthority_FullMethodName: {operators, leader},
+
 	pb.SyncService_Sync_FullMethodName:             {nodes, anchored},
 	pb.SyncService_RegisterImage_FullMethodName:    {nodes, leader},
 	pb.SyncService_RenewCertificate_FullMethodName: {anyone, leader},

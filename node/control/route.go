@@ -55,6 +55,11 @@ func (s *Server) route(ctx context.Context, c *Caller, r rule) (api.NodeID, erro
 	if err := s.cfg.Removed(); err != nil {
 		return "", err
 	}
+	if !c.Member.Has(api.RoleNode) {
+		if err := s.cfg.Duplicated(); err != nil {
+			return "", err
+		}
+	}
 	to, ok := s.cfg.Leader()
 	if (!ok || to == self) && r.at == leader && c.Via == "" {
 		var leads bool

@@ -71,10 +71,14 @@ type Config struct {
 	Standing func(m api.Member, renewing bool) error
 	// Removed returns why this node's calls go nowhere once it was removed from
 	// the cluster, and else nil. Default: never.
-	Removed  func() error
-	View     func() api.ClusterView     // the last one received
-	Status   func() api.Status          // of this node
-	LastSeen func(api.NodeID) time.Time // of a node's heartbeat, on the leader
+	Removed func() error
+	// Duplicated returns why people's calls go nowhere while another device has
+	// this node's identity, and else nil. Default: never.
+	Duplicated func() error
+	Authority  Authority
+	View       func() api.ClusterView     // the last one received
+	Status     func() api.Status          // of this node
+	LastSeen   func(api.NodeID) time.Time // of a node's heartbeat, on the leader
 	// Heard is told of every report, on the leader. It returns why a node that was
 	// taken for dead has to wait before it takes work, "" when it need not.
 	Heard    func(id api.NodeID, incarnation uint64) (unstable string)
@@ -107,6 +111,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.Standing == nil {
 		cfg.Standing = func(api.Member, bool) error { return nil }
+	}
+	if cfg.Duplicated == nil {
+		cfg.Duplicated = func() error { return nil }
 	}
 	if cfg.Removed == nil {
 		cfg.Removed = func() error { return nil }
@@ -143,6 +150,7 @@ func New(cfg Config) (*Server, error) {
 	pb.RegisterEventServiceServer(s.grpc, &eventServer{Server: s})
 	pb.RegisterSyncServiceServer(s.grpc, &syncServer{Server: s})
 	pb.RegisterAnchorServiceServer(s.grpc, &anchorServer{Server: s})
+	pb.RegisterAuthorityServiceServer(s.grpc, &authorityServer{Server: s})
 	reflection.Register(s.grpc)
 	if err := checkTable(s.grpc); err != nil {
 		return nil, err
