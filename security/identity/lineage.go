@@ -20,12 +20,11 @@ func (a *Authority) Lineage() [][]byte { return rawOf(a.lineage) }
 // Issuer returns the generation that issues.
 func (a *Authority) Issuer() int { return a.issuer + 1 }
 
-// Holds returns the newest generation up to which this device holds every key
-// from the one that issues on.
+// Holds returns the newest generation whose key this device has, 0 for none.
 func (a *Authority) Holds() int {
-	held := a.issuer
-	for held < len(a.keys) && a.keys[held] != nil {
-		held++
+	held := len(a.keys)
+	for held > 0 && a.keys[held-1] == nil {
+		held--
 	}
 	return held
 }
@@ -96,7 +95,7 @@ func (a *Authority) Forget(oldest int) (*Authority, bool) {
 	b := *a
 	b.keys = slices.Clone(a.keys)
 	forgot := false
-	for i := range min(oldest-1, a.issuer) {
+	for i := range min(oldest, len(b.keys)) - 1 {
 		forgot = forgot || b.keys[i] != nil
 		b.keys[i] = nil
 	}
@@ -257,4 +256,14 @@ func rawOf(certs []*x509.Certificate) [][]byte {
 		out[i] = c.Raw
 	}
 	return out
+}
+
+// ParseAuthority reads the certificate (DER) of any generation, of which nothing
+// is checked.
+func ParseAuthority(der []byte) (*x509.Certificate, error) {
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, api.Errorf(api.KindInvalid, "parse the certificate of an authority: %w", err)
+	}
+	return cert, nil
 }
