@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/cloudless-project/cloudless/api"
 )
 
 // commandsInDocs returns the lines of docs/cli.md that show commands, each with
@@ -139,7 +141,7 @@ func TestEverythingHasHelp(t *testing.T) {
 	}
 }
 
-var fieldPattern = regexp.MustCompile("`([a-z_|]+)`")
+var fieldPattern = regexp.MustCompile("`([a-z_|-]+)`")
 
 // Every field of the JSON of a noun is documented.
 func TestDocumentedFields(t *testing.T) {
@@ -153,7 +155,7 @@ func TestDocumentedFields(t *testing.T) {
 	}
 	for _, v := range []any{
 		nodeJSON{}, anchorJSON{}, anchorChange{}, backupJSON{}, Restored{}, tokenJSON{}, contextJSON{}, workloadDetailJSON{}, replicaJSON{}, applied{}, explanationJSON{}, verdictJSON{},
-		imageJSON{}, serviceJSON{}, peerJSON{}, eventJSON{}, resourcesJSON{}, replicasJSON{},
+		imageJSON{}, serviceJSON{}, peerJSON{}, eventJSON{}, resourcesJSON{}, replicasJSON{}, powerJSON{}, api.GPU{}, api.Check{},
 	} {
 		for _, name := range jsonNames(v) {
 			if !slices.Contains(words, name) {

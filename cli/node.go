@@ -182,6 +182,15 @@ var nodeColumns = []column[api.NodeStatus]{
 	{title: "SEEN", wide: true, text: func(p *printer, n api.NodeStatus) string { return age(p.now, n.LastSeen) }},
 	{title: "REGION", wide: true, text: func(_ *printer, n api.NodeStatus) string { return or(n.Inventory.Region, none) }},
 	{title: "ARCH", wide: true, text: func(_ *printer, n api.NodeStatus) string { return or(n.Inventory.Arch, none) }},
+	{title: "DISK", wide: true, text: func(_ *printer, n api.NodeStatus) string { return or(diskText(n.Inventory), none) }},
+	{title: "GPU", wide: true, text: func(_ *printer, n api.NodeStatus) string { return or(gpuText(n.Inventory.GPUs), none) }},
+	{title: "POWER", wide: true, text: func(_ *printer, n api.NodeStatus) string { return or(powerText(n.Inventory.Power), none) }},
+	{title: "UPLINK", wide: true, text: func(_ *printer, n api.NodeStatus) string {
+		if n.Inventory.Capacity.Bandwidth == 0 {
+			return none
+		}
+		return n.Inventory.Capacity.Bandwidth.String()
+	}},
 	{title: "NAT", wide: true, text: func(_ *printer, n api.NodeStatus) string { return or(string(n.Inventory.NAT), none) }},
 	{title: "VERSION", wide: true, text: func(_ *printer, n api.NodeStatus) string { return or(n.Inventory.Version, none) }},
 	{title: "ID", wide: true, text: func(_ *printer, n api.NodeStatus) string { return string(n.ID) }},
@@ -202,10 +211,14 @@ func nodeFields(p *printer, n api.NodeStatus) []field {
 		{"Zone", i.Zone},
 		{"Labels", pairsOf(nodeLabels(n))},
 		{"Taints", strings.Join(array(i.Taints, func(t api.Taint) string { return t.Key + "=" + t.Value + ":" + t.Effect }), ", ")},
-		{"System", joined(strings.Trim(i.OS+"/"+i.Arch, "/"), i.Kernel, i.Runtime)},
+		{"System", joined(strings.Trim(i.OS+"/"+i.Arch, "/"), i.Kernel, i.Runtime, cgroupText(i.Cgroup))},
+		{"Disk", diskText(i)},
+		{"GPU", strings.Join(array(i.GPUs, gpuName), ", ")},
+		{"Power", powerText(i.Power)},
 		{"Version", i.Version},
 		{"Path", joined(string(n.Path), strings.Trim(milliseconds(n.RTT), none))},
 		{"NAT", string(i.NAT)},
+		{"Uplink", uplinkText(i)},
 		{"Addresses", strings.Join(i.Addresses, ", ")},
 		{"Containers", n.Subnet},
 		{"Capacity", amount(i.Capacity)},

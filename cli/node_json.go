@@ -25,10 +25,17 @@ type nodeJSON struct {
 	Path      api.Path          `json:"path"`
 	RTT       float64           `json:"rtt_ms"`
 	NAT       api.NAT           `json:"nat"`
-	Capacity  resourcesJSON     `json:"capacity"`
-	Allocated resourcesJSON     `json:"allocated"`
-	LastSeen  moment            `json:"last_seen"`
-	JoinedAt  moment            `json:"joined_at"`
+
+	Cgroup          string              `json:"cgroup"`
+	StorageClass    api.StorageClass    `json:"storage_class"`
+	GPUs            []api.GPU           `json:"gpus"`
+	Power           *powerJSON          `json:"power"` // null: the device does not say
+	BandwidthSource api.BandwidthSource `json:"bandwidth_source"`
+
+	Capacity  resourcesJSON `json:"capacity"`
+	Allocated resourcesJSON `json:"allocated"`
+	LastSeen  moment        `json:"last_seen"`
+	JoinedAt  moment        `json:"joined_at"`
 }
 
 func newNodeJSON(n api.NodeStatus) nodeJSON {
@@ -53,6 +60,13 @@ func newNodeJSON(n api.NodeStatus) nodeJSON {
 		Path:      n.Path,
 		RTT:       n.RTT,
 		NAT:       i.NAT,
+
+		Cgroup:          i.Cgroup,
+		StorageClass:    i.StorageClass,
+		GPUs:            append([]api.GPU{}, i.GPUs...),
+		Power:           newPowerJSON(i.Power),
+		BandwidthSource: i.BandwidthSource,
+
 		Capacity:  newResourcesJSON(i.Capacity),
 		Allocated: newResourcesJSON(n.Allocated),
 		LastSeen:  moment(n.LastSeen),
@@ -71,4 +85,17 @@ type resourcesJSON struct {
 
 func newResourcesJSON(r api.Resources) resourcesJSON {
 	return resourcesJSON{int64(r.CPU), int64(r.Memory), int64(r.Storage), int64(r.Bandwidth)}
+}
+
+// powerJSON is what a device runs on as scripts see it.
+type powerJSON struct {
+	Source  api.PowerSource `json:"source"`
+	Percent int             `json:"percent"` // 0 without a battery
+}
+
+func newPowerJSON(p api.Power) *powerJSON {
+	if p.Source == "" {
+		return nil
+	}
+	return &powerJSON{p.Source, p.Percent}
 }
