@@ -37,6 +37,7 @@ const (
 	CodeAnchorVotes     Code = "CLD1014"
 	CodeAnchorHalted    Code = "CLD1015"
 	CodeAnchorResumed   Code = "CLD1016"
+	CodeRecoveryKeySet  Code = "CLD1017"
 	CodeReplicaPlaced   Code = "CLD2001"
 	CodeReplicaUnplaced Code = "CLD2002"
 	CodeReplicaReady    Code = "CLD2003"

@@ -34,6 +34,9 @@ func (a *app) anchorCommand() *cobra.Command {
 		},
 		a.anchorBackupCommand(),
 		a.anchorRestoreCommand(),
+		a.anchorRecoveryKeyCommand(),
+		a.anchorSnapshotsCommand(),
+		a.anchorFetchCommand(),
 	)
 	return cmd
 }

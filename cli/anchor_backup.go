@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/cloudless-project/cloudless/api"
 	"github.com/cloudless-project/cloudless/api/client"
-	"github.com/cloudless-project/cloudless/internal/atomicfile"
 	"github.com/cloudless-project/cloudless/security/identity"
 )
 
@@ -88,13 +86,8 @@ func runAnchorBackup(ctx context.Context, file string, secret []byte, c *client.
 	if err != nil {
 		return err
 	}
-	root, err := os.OpenRoot(filepath.Dir(file))
-	if err != nil {
-		return api.Invalid("FILE", "%v", err)
-	}
-	defer root.Close()
-	if err := atomicfile.Write(root, filepath.Base(file), content.Bytes(), 0o600); err != nil {
-		return api.Invalid("FILE", "%v", err)
+	if err := saveSealed(file, content.Bytes()); err != nil {
+		return err
 	}
 	saved := backupJSON{file, int64(content.Len()), h.Cluster, h.Epoch, moment(h.CreatedAt)}
 	return p.done(saved, file, "cluster %s saved in %s (%s); without the passphrase it is worth nothing", h.Name, file, size(saved.Size))
@@ -105,7 +98,7 @@ func (a *app) anchorRestoreCommand() *cobra.Command {
 	cfg := RestoreConfig{}
 	cmd := &cobra.Command{
 		Use:   "restore FILE --data-dir DIR",
-		Short: "Make this machine the only anchor of a cluster, from a backup",
+		Short: "Make this machine the only anchor of a cluster, from a backup or snapshot",
 		Long: "Make this machine the only anchor of a cluster, from a backup.\n\n" +
 			"It is for a cluster that has lost its anchors for good: those that come back are put\n" +
 			"out of office. It works without a daemon, on a machine that is not a node yet.\n" +
@@ -118,7 +111,7 @@ func (a *app) anchorRestoreCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&cfg.DataDir, "data-dir", "", "`DIR` of the new node, empty or not there yet")
 	f.StringVar(&cfg.Name, "name", "", "`NAME` of the new node (default the host's)")
-	f.StringVar(&secretFile, "secret-file", "", "take the passphrase, or the key, from `FILE`; - for stdin")
+	f.StringVar(&secretFile, "secret-file", "", "take the passphrase, or the recovery key, from `FILE`; - for stdin")
 	return cmd
 }
 
@@ -151,7 +144,11 @@ func runAnchorRestore(ctx context.Context, file, secretFile string, cfg RestoreC
 		h.Name, h.CreatedAt.Format(time.RFC3339)); err != nil {
 		return err
 	}
-	cfg.Backup, cfg.Size, cfg.Key = f, info.Size(), identity.BackupKey(secret, h.Salt)
+	key, err := backupSecret(h, secret)
+	if err != nil {
+		return err
+	}
+	cfg.Backup, cfg.Size, cfg.Key = f, info.Size(), key
 	r, err := a.restore(ctx, cfg)
 	if err != nil {
 		return err
@@ -187,7 +184,11 @@ func (a *app) askSecret(fresh bool) ([]byte, error) {
 		defer fmt.Fprintln(a.stderr)
 		return term.ReadPassword(int(in.Fd()))
 	}
-	secret, err := ask("passphrase: ")
+	prompt := "passphrase: "
+	if !fresh {
+		prompt = "passphrase, or recovery key: "
+	}
+	secret, err := ask(prompt)
 	if err != nil {
 		return nil, fmt.Errorf("read passphrase: %w", err)
 	}

@@ -40,7 +40,7 @@ func commandsInDocs(t *testing.T) []string {
 }
 
 // pathPattern finds the words that name a command.
-var pathPattern = regexp.MustCompile(`^cloudless((?: [a-z]+)+?)(?: [A-Z\[-]| bash|\s{2,}|$)`)
+var pathPattern = regexp.MustCompile(`^cloudless((?: [a-z][a-z-]*)+?)(?: [A-Z\[-]| bash|\s{2,}|$)`)
 
 var flagPattern = regexp.MustCompile(`(?:^|[\s\[])(--?[a-z][a-z-]*)`)
 

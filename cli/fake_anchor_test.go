@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -79,4 +80,59 @@ type sendBackup struct {
 
 func (s sendBackup) Write(p []byte) (int, error) {
 	return len(p), s.stream.Send(&pb.BackupResponse{Data: p})
+}
+
+// SetRecoveryKey finds one in place already.
+func (f *fakeNode) SetRecoveryKey(_ context.Context, r *pb.SetRecoveryKeyRequest) (*pb.SetRecoveryKeyResponse, error) {
+	if err := identity.CheckRecoveryPublic(r.GetPublic()); err != nil {
+		return nil, err
+	}
+	if !r.GetReplace() {
+		return nil, api.Errorf(api.KindExists, "the cluster has a recovery key").WithHint("replace it with: cloudless anchor recovery-key --replace")
+	}
+	return &pb.SetRecoveryKeyResponse{}, nil
+}
+
+// ListSnapshots has two, of which the newer one cannot be fetched.
+func (f *fakeNode) ListSnapshots(context.Context, *pb.ListSnapshotsRequest) (*pb.ListSnapshotsResponse, error) {
+	r := &pb.ListSnapshotsResponse{}
+	for i, name := range []string{"pi", "nas"} {
+		r.Snapshots = append(r.Snapshots, wire.SnapshotToPB(api.Snapshot{
+			Node: api.NodeID(name), NodeName: name, Epoch: 0, Index: uint64(90 - i), Size: 24 << 10,
+			CreatedAt: noon.Add(-time.Duration(3+i) * time.Minute), Key: "00112233aabbccdd",
+		}))
+	}
+	return r, nil
+}
+
+func (f *fakeNode) FetchSnapshot(r *pb.FetchSnapshotRequest, stream grpc.ServerStreamingServer[pb.FetchSnapshotResponse]) error {
+	if r.GetNode() == "pi" {
+		return api.Errorf(api.KindUnavailable, "pi does not answer")
+	}
+	authority, err := identity.NewAuthority("home", noon)
+	if err != nil {
+		return err
+	}
+	key, err := identity.NewRecoveryKey()
+	if err != nil {
+		return err
+	}
+	h := identity.BackupHeader{Cluster: "c1", Name: "home", CreatedAt: noon}
+	secret, err := h.SealTo(key.Public())
+	if err != nil {
+		return err
+	}
+	h.Recovery = "00112233aabbccdd" // the same in every run
+	return authority.WriteBackup(sendSnapshot{stream}, h, secret, func(w io.Writer) error {
+		_, err := io.WriteString(w, "state\n")
+		return err
+	})
+}
+
+type sendSnapshot struct {
+	stream grpc.ServerStreamingServer[pb.FetchSnapshotResponse]
+}
+
+func (s sendSnapshot) Write(p []byte) (int, error) {
+	return len(p), s.stream.Send(&pb.FetchSnapshotResponse{Data: p})
 }

@@ -165,10 +165,11 @@ func (a *anchor) decide(ctx context.Context) error {
 	group.Go(func() error { return a.announce(ctx) }) // first of all: every node waits for it
 	group.Go(func() error { return a.recordElection(ctx) })
 	group.Go(func() error { return a.scheduler.Run(ctx) })
-	group.Go(func() error { return a.watchLiveness(ctx) })
-	group.Go(func() error { return a.keepAnchors(ctx) })
 	group.Go(func() error { return a.keepAuthority(ctx) })
 	group.Go(func() error { return a.recordTwins(ctx) })
+	group.Go(func() error { return a.watchLiveness(ctx) })
+	group.Go(func() error { return a.keepAnchors(ctx) })
+	group.Go(func() error { return a.keepSnapshots(ctx) })
 	return group.Wait()
 }
 

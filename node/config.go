@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/multiformats/go-multiaddr"
 
@@ -45,6 +46,7 @@ type Config struct {
 	Version       buildinfo.Info
 	Anchors       anchors.Config // how the leader chooses anchors
 	RaftTiming    string         // auto, lan or wan: how patient the anchors are with each other
+	SnapshotEvery time.Duration  // least time between two snapshots for ordinary nodes, default 5 min
 
 	// Raft is the patience itself, instead of one that RaftTiming names.
 	Raft raftmeta.Timing
@@ -83,6 +85,7 @@ func (c *Config) complete() error {
 	}
 	c.Public = cmp.Or(c.Public, "auto")
 	c.Anchor = cmp.Or(c.Anchor, "auto")
+	c.SnapshotEvery = cmp.Or(c.SnapshotEvery, snapshotEvery)
 	c.RaftTiming = cmp.Or(c.RaftTiming, "auto")
 	c.Cluster = cmp.Or(c.Cluster, "home")
 	c.CgroupParent = cmp.Or(c.CgroupParent, "/cloudless")

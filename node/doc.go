@@ -12,6 +12,8 @@
 //	membership.json     cluster, CA certificate, own certificate, known anchors
 //	authority/          the sealed CA key, on anchors (0600)
 //	raft/               log and snapshots, on anchors
+//	raft.damaged/       a log that could not be trusted, on anchors
+//	snapshots/          sealed snapshots that this node keeps for the cluster
 //	view.json           the last cluster view; enough to work without anchors
 //	incarnation.json    the number of the last daemon that ran here
 //	images/             index of the images whose blobs this node can give

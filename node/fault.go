@@ -196,15 +196,43 @@ func (d *daemon) onlyAnchor() bool {
 	return len(d.knownAnchors()) == 0
 }
 
-// newOfficeMetrics tells whether the part of an anchor runs where it should.
-func newOfficeMetrics(o *office) prometheus.Collector {
-	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "cloudless_node_anchor_halted",
-		Help: "1 while this node is an anchor whose part does not run; see cloudless anchor list.",
-	}, func() float64 {
-		if o.closed() {
-			return 1
-		}
-		return 0
-	})
+// officeMetrics are the figures of a node's place among the anchors, open or not.
+type officeMetrics struct {
+	halted    prometheus.GaugeFunc
+	keepers   prometheus.Gauge
+	handedOut prometheus.Gauge
+}
+
+func newOfficeMetrics(o *office) officeMetrics {
+	return officeMetrics{
+		halted: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "cloudless_node_anchor_halted",
+			Help: "1 while this node is an anchor whose part does not run; see cloudless anchor list.",
+		}, func() float64 {
+			if o.closed() {
+				return 1
+			}
+			return 0
+		}),
+		keepers: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "cloudless_node_snapshot_keepers",
+			Help: "Ordinary nodes that keep the last sealed snapshot that this node handed out as the leader.",
+		}),
+		handedOut: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "cloudless_node_snapshot_timestamp_seconds",
+			Help: "When this node last handed out a sealed snapshot as the leader, 0 for never.",
+		}),
+	}
+}
+
+func (m officeMetrics) register(r prometheus.Registerer) {
+	r.MustRegister(m.halted, m.keepers, m.handedOut)
+}
+
+// handedOut notes how many nodes keep a new snapshot.
+func (o *office) handedOut(to int, now time.Time) {
+	o.metrics.keepers.Set(float64(to))
+	if to > 0 {
+		o.metrics.handedOut.Set(float64(now.Unix()))
+	}
 }

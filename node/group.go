@@ -59,6 +59,7 @@ func (o *office) Store() *state.Store {
 // serve gives the API what only an anchor has.
 func (o *office) serve(cfg *control.Config) {
 	cfg.Anchor, cfg.Group, cfg.Authority = o, o, o
+	cfg.Snapshots = &snapshots{daemon: o.daemon}
 	cfg.LastSeen = func(id api.NodeID) time.Time {
 		if a := o.current(); a != nil {
 			return a.watcher.lastSeen(id)

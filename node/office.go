@@ -26,6 +26,7 @@ type office struct {
 	daemon    *daemon
 	scheduler *sched.Loop // one for all terms
 	watcher   *watcher    // likewise: a new term knows who was silent before it
+	metrics   officeMetrics
 
 	mu     sync.Mutex
 	anchor *anchor // nil while vacant or closed
@@ -50,7 +51,8 @@ const (
 
 func newOffice(d *daemon) (*office, error) {
 	o := &office{daemon: d, watcher: newWatcher(), store: state.New(), fresh: make(chan struct{})}
-	d.registry.MustRegister(newOfficeMetrics(o))
+	o.metrics = newOfficeMetrics(o)
+	o.metrics.register(d.registry)
 	var err error
 	o.scheduler, err = sched.New(sched.Config{Source: scheduleSource{o}, Log: d.log.Named("sched"), Metrics: d.registry})
 	return o, err

@@ -38,6 +38,43 @@ func (c *Client) TransferLeadership(ctx context.Context, node string) (id api.No
 	return api.NodeID(r.GetId()), r.GetName(), nil
 }
 
+// SetRecoveryKey decides to which key, by its public half, the snapshots are
+// sealed that ordinary nodes keep; replace one that is there on purpose only.
+func (c *Client) SetRecoveryKey(ctx context.Context, public []byte, replace bool) error {
+	_, err := c.anchors.SetRecoveryKey(ctx, &pb.SetRecoveryKeyRequest{Public: public, Replace: replace})
+	return err
+}
+
+// Snapshots returns the sealed snapshots that the nodes keep which this one
+// reaches, the newest first. It needs no anchor.
+func (c *Client) Snapshots(ctx context.Context) ([]api.Snapshot, error) {
+	r, err := c.anchors.ListSnapshots(ctx, &pb.ListSnapshotsRequest{Everywhere: true})
+	if err != nil {
+		return nil, err
+	}
+	return all(r.GetSnapshots(), wire.SnapshotFromPB), nil
+}
+
+// FetchSnapshot writes a snapshot that a node keeps to w. It needs no anchor.
+func (c *Client) FetchSnapshot(ctx context.Context, s api.Snapshot, w io.Writer) error {
+	stream, err := c.anchors.FetchSnapshot(ctx, &pb.FetchSnapshotRequest{Node: string(s.Node), Epoch: s.Epoch, Index: s.Index})
+	if err != nil {
+		return err
+	}
+	for {
+		msg, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(msg.GetData()); err != nil {
+			return api.Errorf(api.KindInternal, "write the snapshot: %w", err)
+		}
+	}
+}
+
 // Backup writes a backup of the cluster to w, sealed with key (32 bytes), which
 // the caller made from a passphrase or a key file and salt.
 func (c *Client) Backup(ctx context.Context, key, salt []byte, w io.Writer) error {

@@ -56,13 +56,14 @@ type Runtime interface {
 // workloads. Anchor and Group are there on every node, because any may become
 // an anchor; on those that are none they do not lead.
 type Config struct {
-	Self    api.Member
-	Version api.Version
-	Anchor  Anchor
-	Group   Group
-	Mesh    Mesh
-	Runtime Runtime
-	Images  Importer
+	Self      api.Member
+	Version   api.Version
+	Anchor    Anchor
+	Group     Group
+	Snapshots Snapshots
+	Mesh      Mesh
+	Runtime   Runtime
+	Images    Importer
 
 	Dial   DialFunc                  // a node's API over the mesh
 	Leader func() (api.NodeID, bool) // as far as this node knows

@@ -33,6 +33,7 @@ var kinds = []kind{
 	command[SetAnchor]("node.anchor"),
 	command[SetAnchorPolicy]("node.anchor_policy"),
 	command[RestoreCluster]("cluster.restore"),
+	command[SetRecoveryKey]("cluster.recovery_key"),
 	command[AddAuthority]("authority.add"),
 	command[AdvanceAuthority]("authority.advance"),
 	command[SetNodeProblem]("node.problem"),

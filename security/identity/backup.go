@@ -48,6 +48,10 @@ type BackupHeader struct {
 	Index     uint64    `json:"index"` // of the last entry in the state
 	CreatedAt time.Time `json:"created_at"`
 	Salt      []byte    `json:"salt"`
+
+	// Of a snapshot: its key, sealed to a recovery key, and which one that is.
+	Sealed   []byte `json:"sealed,omitempty"`
+	Recovery string `json:"recovery,omitempty"`
 }
 
 // NewBackupSalt makes a salt for BackupKey.
