@@ -146,7 +146,20 @@ func TestWhatCanBeWrong(t *testing.T) {
 		}, "disk", api.CheckWarn, "i/o error", "df"},
 		"an open directory": {func(_ files, m fstest.MapFS, _ *Examination) {
 			m["var/lib/cloudless"] = &fstest.MapFile{Mode: 0o755 | fs.ModeDir}
-		}, "data-dir", api.CheckFail, "0755", "chmod 700"},
+		}, "data-dir", api.CheckWarn, "0755", "chmod 700"},
+		"a directory that others can write to": {func(_ files, m fstest.MapFS, _ *Examination) {
+			m["var/lib/cloudless"] = &fstest.MapFile{Mode: 0o775 | fs.ModeDir}
+		}, "data-dir", api.CheckFail, "0775", "chmod 700"},
+		"an open file in an open directory": {func(_ files, m fstest.MapFS, _ *Examination) {
+			m["var/lib/cloudless"] = &fstest.MapFile{Mode: 0o755 | fs.ModeDir}
+			m["var/lib/cloudless/raft"] = &fstest.MapFile{Mode: 0o755 | fs.ModeDir}
+			m["var/lib/cloudless/raft/log"] = &fstest.MapFile{Mode: 0o640}
+		}, "key-files", api.CheckFail, "/var/lib/cloudless/raft/log (0640)", "chmod 600"},
+		"an open file in a closed directory": {func(_ files, m fstest.MapFS, _ *Examination) {
+			m["var/lib/cloudless"] = &fstest.MapFile{Mode: 0o755 | fs.ModeDir}
+			m["var/lib/cloudless/raft"] = &fstest.MapFile{Mode: 0o700 | fs.ModeDir}
+			m["var/lib/cloudless/raft/log"] = &fstest.MapFile{Mode: 0o644}
+		}, "key-files", api.CheckOK, "closed", ""},
 		"an open key": {func(_ files, m fstest.MapFS, _ *Examination) {
 			m["var/lib/cloudless/node.key"] = &fstest.MapFile{Mode: 0o640}
 		}, "key-files", api.CheckFail, "/var/lib/cloudless/node.key (0640)", "chmod 600"},

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"strings"
 
 	"github.com/cloudless-project/cloudless/api"
 )
@@ -22,33 +23,49 @@ func (e Examination) dataDir(context.Context) (api.Check, bool) {
 	if !exists(e.Root, below(e.DataDir)) {
 		return notMade()
 	}
-	if bits := loose(e.Root, e.DataDir, 0o077); bits != 0 {
-		return fail(name, "chmod 700 "+e.DataDir, "%s is open to others (mode %04o): it holds the keys of this node", e.DataDir, loose(e.Root, e.DataDir, 0o777))
+	mode := loose(e.Root, e.DataDir, 0o777)
+	switch {
+	case mode&0o022 != 0:
+		return fail(name, "chmod 700 "+e.DataDir, "others can write to %s (mode %04o), and so replace the keys of this node", e.DataDir, mode)
+	case mode&0o077 != 0:
+		return warn(name, "chmod 700 "+e.DataDir, "others can look into %s (mode %04o): only the modes of single files protect the keys", e.DataDir, mode)
 	}
 	return ok(name, "%s is closed to others", e.DataDir)
 }
 
+// keyFiles looks for files that others can get at: they may read the file, and
+// pass through every directory above it. The keys themselves have to be closed
+// in any case, for whoever makes a copy of the directory.
 func (e Examination) keyFiles(context.Context) (api.Check, bool) {
 	const name = "key-files"
-	if _, err := fs.ReadDir(e.Root, below(e.DataDir)); err != nil {
+	base := below(e.DataDir)
+	if _, err := fs.ReadDir(e.Root, base); err != nil {
 		return notMade() // none yet, or not for us to see
 	}
 	var open []string
 	looked := 0
-	_ = fs.WalkDir(e.Root, below(e.DataDir), func(file string, entry fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
+	reachable := map[string]bool{path.Dir(base): true} // directories, by others
+	_ = fs.WalkDir(e.Root, base, func(file string, entry fs.DirEntry, err error) error {
+		if err != nil {
 			return nil // gone meanwhile
-		case entry.IsDir() && slices.Contains(foreign, entry.Name()) && path.Dir(file) == below(e.DataDir):
-			return fs.SkipDir
-		case !entry.Type().IsRegular():
+		}
+		info, err := entry.Info()
+		if err != nil {
 			return nil
 		}
-		if looked++; looked > maxLooked {
-			return fs.SkipAll
-		}
-		if info, err := entry.Info(); err == nil && info.Mode().Perm()&0o077 != 0 {
-			open = append(open, fmt.Sprintf("/%s (%04o)", file, info.Mode().Perm()))
+		above, bits := reachable[path.Dir(file)], info.Mode().Perm()&0o077
+		switch {
+		case entry.IsDir() && slices.Contains(foreign, entry.Name()) && path.Dir(file) == base:
+			return fs.SkipDir
+		case entry.IsDir():
+			reachable[file] = above && bits&0o011 != 0
+		case entry.Type().IsRegular():
+			if looked++; looked > maxLooked {
+				return fs.SkipAll
+			}
+			if bits != 0 && (above || strings.HasSuffix(file, ".key")) {
+				open = append(open, fmt.Sprintf("/%s (%04o)", file, info.Mode().Perm()))
+			}
 		}
 		return nil
 	})
