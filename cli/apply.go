@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -52,6 +53,7 @@ func (a *app) readManifests(files []string) ([]manifest.Document, error) {
 		return nil, badUsage("cloudless apply", "-f is missing")
 	}
 	var all []manifest.Document
+	var wrong []error
 	for _, file := range files {
 		f, err := a.open(file)
 		if err != nil {
@@ -60,9 +62,12 @@ func (a *app) readManifests(files []string) ([]manifest.Document, error) {
 		documents, err := manifest.Decode(f, file)
 		f.Close()
 		if err != nil {
-			return nil, err
+			wrong = append(wrong, err)
 		}
 		all = append(all, documents...)
+	}
+	if len(wrong) > 0 {
+		return nil, errors.Join(wrong...)
 	}
 	if len(all) == 0 {
 		return nil, api.Errorf(api.KindInvalid, "the manifests are empty")

@@ -33,10 +33,14 @@ func (src *source) decode(body ast.Node) (Document, error) {
 		return Document{}, err
 	}
 	w := workloadDocument{Spec: api.WorkloadSpec{Replicas: api.DefaultReplicas}}
-	if errs := src.check(body, reflect.TypeOf(w), ""); len(errs) > 0 {
-		return Document{}, errors.Join(errs...)
-	}
-	if err := yaml.NodeToValue(body, &w, yaml.Strict()); err != nil {
+	errs := src.check(body, reflect.TypeOf(w), "")
+	if len(errs) > 0 {
+		// A field that nobody knows hides nothing of the others. A value that does
+		// not parse does: what it should have been is anybody's guess.
+		if err := yaml.NodeToValue(body, &w); err != nil {
+			return Document{}, errors.Join(errs...)
+		}
+	} else if err := yaml.NodeToValue(body, &w, yaml.Strict()); err != nil {
 		return Document{}, src.fromYAML(err)
 	}
 	w.Spec.SetDefaults()
@@ -45,8 +49,8 @@ func (src *source) decode(body ast.Node) (Document, error) {
 		api.ValidateLabels("metadata.labels", w.Metadata.Labels),
 		w.Spec.Validate("spec"),
 	)
-	if err != nil {
-		return Document{}, src.locate(body, err)
+	if err != nil || len(errs) > 0 {
+		return Document{}, errors.Join(append(errs, src.locate(body, err))...)
 	}
 	return Document{Kind: w.Kind, Name: w.Metadata.Name, Labels: w.Metadata.Labels, Workload: &w.Spec, Line: src.skip + positionOf(body).line}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -252,4 +253,23 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A field of a later version, or one that nobody knows, hides nothing.
+func TestEveryProblemIsTold(t *testing.T) {
+	_, err := Decode(strings.NewReader(one("image: web\nvolumes: []\nreplicaz: 2\nrestart: {policy: sometimes}\nports: [{port: 0}]")), "")
+	var got []string
+	for _, e := range flatten(err) {
+		got = append(got, e.Error())
+	}
+	for _, want := range []string{"spec.volumes: a volume is not supported", `no field "replicaz"`, "spec.restart.policy", "spec.ports[0].port"} {
+		if !slices.ContainsFunc(got, func(s string) bool { return strings.Contains(s, want) }) {
+			t.Errorf("%s is not told: %q", want, got)
+		}
+	}
+	// Without the value nothing can be said of the rest.
+	_, err = Decode(strings.NewReader(one("image: web\nreplicas: many\nrestart: {policy: sometimes}")), "")
+	if n := len(flatten(err)); n != 1 {
+		t.Errorf("%d problems with a value that does not parse: %v", n, err)
+	}
 }
