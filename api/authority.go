@@ -82,6 +82,8 @@ type AuthorityStatus struct {
 	Generations []AuthorityGeneration `json:"generations"`
 	// Waiting says what the next phase waits for, "" when for nothing.
 	Waiting string `json:"waiting,omitempty"`
+	// Current: every node in sight has a certificate of the newest generation.
+	Current bool `json:"current"`
 }
 
 // AuthorityGeneration is one generation, and how many nodes have to do with it.

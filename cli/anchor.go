@@ -37,6 +37,8 @@ func (a *app) anchorCommand() *cobra.Command {
 		a.anchorRecoveryKeyCommand(),
 		a.anchorSnapshotsCommand(),
 		a.anchorFetchCommand(),
+		a.anchorAuthorityCommand(),
+		a.anchorRotateCommand(),
 	)
 	return cmd
 }

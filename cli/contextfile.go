@@ -131,8 +131,30 @@ const (
 	pemKey         = "PRIVATE KEY"
 )
 
-func certificatePEM(der []byte) string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: pemCertificate, Bytes: der}))
+// certificatePEM encodes a certificate, and those of its issuers that may follow
+// it, one block each.
+func certificatePEM(der []byte) (string, error) {
+	certs, err := x509.ParseCertificates(der)
+	if err != nil {
+		return "", fmt.Errorf("encode certificate: %w", err)
+	}
+	var text []byte
+	for _, c := range certs {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: pemCertificate, Bytes: c.Raw})...)
+	}
+	return string(text), nil
+}
+
+// certificateDER is the inverse of certificatePEM, nil for what it has not made.
+func certificateDER(text string) []byte {
+	var der []byte
+	for rest := []byte(text); ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return der
+		}
+		der = append(der, block.Bytes...)
+	}
 }
 
 func keyPEM(key ed25519.PrivateKey) (string, error) {
@@ -145,25 +167,28 @@ func keyPEM(key ed25519.PrivateKey) (string, error) {
 
 // credentials are a context's certificates and key, decoded.
 type credentials struct {
-	ca          *x509.Certificate
+	trust       identity.Trust
 	certificate *x509.Certificate
+	shown       []byte // to peers: certificate and its issuers
 	key         ed25519.PrivateKey
 }
 
 func (a *clusterAccess) credentials() (credentials, error) {
 	damaged := api.Errorf(api.KindInvalid, "the context %s is damaged", a.Name).WithHint("log in again with \"cloudless login\"")
-	ca, _ := pem.Decode([]byte(a.CA))
-	certificate, _ := pem.Decode([]byte(a.Certificate))
+	ca, certificate := certificateDER(a.CA), certificateDER(a.Certificate)
 	key, _ := pem.Decode([]byte(a.Key))
 	if ca == nil || certificate == nil || key == nil {
 		return credentials{}, damaged
 	}
-	var c credentials
-	var err error
-	if c.ca, err = identity.ParseCA(ca.Bytes, a.Cluster); err != nil {
+	founding, err := identity.ParseCA(ca, a.Cluster)
+	if err != nil {
 		return credentials{}, damaged
 	}
-	if c.certificate, err = x509.ParseCertificate(certificate.Bytes); err != nil {
+	c := credentials{shown: certificate}
+	if c.trust, err = identity.TrustIn(founding).WithOwn(certificate); err != nil {
+		return credentials{}, damaged
+	}
+	if c.certificate, err = identity.Leaf(certificate); err != nil {
 		return credentials{}, damaged
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(key.Bytes)

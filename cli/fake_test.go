@@ -76,6 +76,7 @@ func (f *fakeNode) serve(t *testing.T, l net.Listener) {
 	pb.RegisterSystemServiceServer(s, f)
 	pb.RegisterSyncServiceServer(s, f)
 	pb.RegisterAnchorServiceServer(s, f)
+	pb.RegisterAuthorityServiceServer(s, newFakeAuthority())
 	go s.Serve(l)
 	t.Cleanup(s.Stop)
 }

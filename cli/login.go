@@ -107,14 +107,14 @@ func enrolOperator(ctx context.Context, token identity.Token, name string, now t
 	if err != nil {
 		return nil, err
 	}
-	access := &clusterAccess{
-		Cluster: token.Cluster, ClusterName: reply.ClusterName,
-		Peers: peersOf(token, reply), CA: certificatePEM(reply.CA),
+	access := &clusterAccess{Cluster: token.Cluster, ClusterName: reply.ClusterName, Peers: peersOf(token, reply)}
+	if access.CA, err = certificatePEM(reply.CA); err != nil {
+		return nil, err
 	}
 	if access.Key, err = keyPEM(key); err != nil {
 		return nil, err
 	}
-	if err := access.accept(reply.Certificate, ca, identity.NodeID(public), now); err != nil {
+	if err := access.accept(reply.Certificate, identity.TrustIn(ca), identity.NodeID(public), now); err != nil {
 		return nil, err
 	}
 	return access, nil

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"slices"
@@ -15,8 +14,6 @@ import (
 )
 
 const (
-	// clockSkew is how far the clocks of a laptop and a server may differ.
-	clockSkew = 5 * time.Minute
 	// tryPeer is how long one peer may take to answer before the next is tried.
 	tryPeer = 8 * time.Second
 )
@@ -146,10 +143,10 @@ func dialOne(ctx context.Context, mesh *p2p.Mesh, peer api.NodeID) (net.Conn, er
 // and asks only peers that its owner chose.
 type guest struct{ own credentials }
 
-func (g guest) Certificate() []byte { return g.own.certificate.Raw }
+func (g guest) Certificate() []byte { return g.own.shown }
 
 func (g guest) Verify(peer api.NodeID, certificate []byte) (api.Member, error) {
-	return identity.Verify(certificate, g.own.ca, time.Now(), identity.VerifyOptions{Peer: peer, Skew: clockSkew})
+	return g.own.trust.Verify(certificate, time.Now(), identity.VerifyOptions{Peer: peer, Skew: identity.ClockSkew})
 }
 
 func (guest) Revoked(api.NodeID) bool { return false }
@@ -177,7 +174,7 @@ func renew(ctx context.Context, c *client.Client, all *contexts, access *cluster
 	if err != nil {
 		return err
 	}
-	if err := access.accept(der, own.ca, identity.NodeID(publicKey(own.key)), now); err != nil {
+	if err := access.accept(der, own.trust, identity.NodeID(publicKey(own.key)), now); err != nil {
 		return err
 	}
 	if nodes, err := c.Nodes(ctx); err == nil {
@@ -187,12 +184,16 @@ func renew(ctx context.Context, c *client.Client, all *contexts, access *cluster
 }
 
 // accept checks a certificate and makes it the context's.
-func (a *clusterAccess) accept(der []byte, ca *x509.Certificate, self api.NodeID, now time.Time) error {
-	member, err := identity.Verify(der, ca, now, identity.VerifyOptions{Peer: self, Skew: clockSkew})
+func (a *clusterAccess) accept(der []byte, trust identity.Trust, self api.NodeID, now time.Time) error {
+	member, err := trust.Verify(der, now, identity.VerifyOptions{Peer: self, Skew: identity.ClockSkew})
 	if err != nil {
 		return err
 	}
-	a.Certificate, a.Operator, a.Roles = certificatePEM(der), member.Operator, member.Roles
+	text, err := certificatePEM(der)
+	if err != nil {
+		return err
+	}
+	a.Certificate, a.Operator, a.Roles = text, member.Operator, member.Roles
 	return nil
 }
 

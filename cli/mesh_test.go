@@ -47,7 +47,13 @@ func newAnchor(t *testing.T) *anchor {
 	if err != nil {
 		t.Fatal(err)
 	}
-	access := clusterAccess{Cluster: authority.ClusterID(), CA: certificatePEM(authority.Certificate().Raw), Certificate: certificatePEM(own)}
+	access := clusterAccess{Cluster: authority.ClusterID()}
+	if access.CA, err = certificatePEM(authority.Certificate().Raw); err != nil {
+		t.Fatal(err)
+	}
+	if access.Certificate, err = certificatePEM(own); err != nil {
+		t.Fatal(err)
+	}
 	if access.Key, err = keyPEM(key); err != nil {
 		t.Fatal(err)
 	}

@@ -206,6 +206,7 @@ func nodeFields(p *printer, n api.NodeStatus) []field {
 		{"ID", string(n.ID)},
 		{"State", nodeState(n)},
 		{"Reason", n.StateReason},
+		{"Problem", n.Problem},
 		{"Roles", strings.Join(n.Roles, ", ")},
 		{"Region", i.Region},
 		{"Zone", i.Zone},

@@ -10,6 +10,7 @@ type nodeJSON struct {
 	Name      string            `json:"name"`
 	State     string            `json:"state"`
 	Reason    string            `json:"reason"`
+	Problem   string            `json:"problem,omitempty"`
 	Region    string            `json:"region"`
 	Zone      string            `json:"zone"`
 	Labels    map[string]string `json:"labels"`
@@ -45,6 +46,7 @@ func newNodeJSON(n api.NodeStatus) nodeJSON {
 		Name:      i.Name,
 		State:     nodeState(n),
 		Reason:    n.StateReason,
+		Problem:   n.Problem,
 		Region:    i.Region,
 		Zone:      i.Zone,
 		Labels:    nodeLabels(n),

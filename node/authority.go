@@ -162,8 +162,8 @@ func (a *anchor) announceAuthority(ctx context.Context, urgent bool) error {
 // authorityStatus sums the authority up.
 func (a *anchor) authorityStatus(v state.View) (api.AuthorityStatus, error) {
 	c, _ := v.Cluster()
-	st := api.AuthorityStatus{Phase: c.AuthorityPhase()}
 	nodes := v.Nodes()
+	st := api.AuthorityStatus{Phase: c.AuthorityPhase(), Current: identity.Current(c, nodes)}
 	for i, g := range c.Generations() {
 		generation := i + 1
 		cert, err := identity.ParseAuthority(g.Certificate)

@@ -46,6 +46,7 @@ type Client struct {
 	system    pb.SystemServiceClient
 	sync      pb.SyncServiceClient
 	anchors   pb.AnchorServiceClient
+	authority pb.AuthorityServiceClient
 }
 
 type dialOutcome struct{ err error }
@@ -77,6 +78,7 @@ func Dial(opts Options) (*Client, error) {
 	c.system = pb.NewSystemServiceClient(conn)
 	c.sync = pb.NewSyncServiceClient(conn)
 	c.anchors = pb.NewAnchorServiceClient(conn)
+	c.authority = pb.NewAuthorityServiceClient(conn)
 	return c, nil
 }
 

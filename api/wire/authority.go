@@ -69,7 +69,7 @@ func authorityGenerationFromPB(p *pb.AuthorityGeneration) api.AuthorityGeneratio
 // AuthorityStatusToPB converts the authority as the leader sees it.
 func AuthorityStatusToPB(s api.AuthorityStatus) *pb.AuthorityStatus {
 	return &pb.AuthorityStatus{
-		Phase: string(s.Phase), Generations: list(s.Generations, authorityGenerationToPB), Waiting: s.Waiting,
+		Phase: string(s.Phase), Generations: list(s.Generations, authorityGenerationToPB), Waiting: s.Waiting, Current: s.Current,
 	}
 }
 
@@ -79,5 +79,6 @@ func AuthorityStatusFromPB(p *pb.AuthorityStatus) api.AuthorityStatus {
 		Phase:       api.AuthorityPhase(p.GetPhase()),
 		Generations: list(p.GetGenerations(), authorityGenerationFromPB),
 		Waiting:     p.GetWaiting(),
+		Current:     p.GetCurrent(),
 	}
 }

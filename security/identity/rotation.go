@@ -134,6 +134,18 @@ func planRetire(in RotationInput, newest int, urgent bool) Rotation {
 	return Rotation{Step: RotationRetires, Settled: settled, Reason: reason}
 }
 
+// Current reports whether every node in sight has a certificate of the newest
+// generation.
+func Current(c api.Cluster, nodes []api.Node) bool {
+	newest := len(c.Generations())
+	for i := range nodes {
+		if inSight(&nodes[i]) && nodes[i].Authority.Certified < newest {
+			return false
+		}
+	}
+	return true
+}
+
 // inSight reports whether a node would hear of a change now.
 func inSight(n *api.Node) bool {
 	switch n.State {

@@ -274,6 +274,7 @@ type AuthorityStatus struct {
 	Phase         string                 `protobuf:"bytes,1,opt,name=phase,proto3" json:"phase,omitempty"`             // settled, announced or issuing
 	Generations   []*AuthorityGeneration `protobuf:"bytes,2,rep,name=generations,proto3" json:"generations,omitempty"` // the founding one first
 	Waiting       string                 `protobuf:"bytes,3,opt,name=waiting,proto3" json:"waiting,omitempty"`         // what the next phase waits for
+	Current       bool                   `protobuf:"varint,4,opt,name=current,proto3" json:"current,omitempty"`        // every node in sight has a certificate of the newest generation
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -327,6 +328,13 @@ func (x *AuthorityStatus) GetWaiting() string {
 		return x.Waiting
 	}
 	return ""
+}
+
+func (x *AuthorityStatus) GetCurrent() bool {
+	if x != nil {
+		return x.Current
+	}
+	return false
 }
 
 type GetAuthorityRequest struct {
@@ -524,11 +532,12 @@ const file_cloudless_v1_authority_proto_rawDesc = "" +
 	"\x05known\x18\x05 \x01(\x03R\x05known\x12\x1c\n" +
 	"\tcertified\x18\x06 \x01(\x03R\tcertified\x12\x18\n" +
 	"\aholders\x18\a \x01(\x03R\aholders\x12\x14\n" +
-	"\x05nodes\x18\b \x01(\x03R\x05nodes\"\x86\x01\n" +
+	"\x05nodes\x18\b \x01(\x03R\x05nodes\"\xa0\x01\n" +
 	"\x0fAuthorityStatus\x12\x14\n" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12C\n" +
 	"\vgenerations\x18\x02 \x03(\v2!.cloudless.v1.AuthorityGenerationR\vgenerations\x12\x18\n" +
-	"\awaiting\x18\x03 \x01(\tR\awaiting\"\x15\n" +
+	"\awaiting\x18\x03 \x01(\tR\awaiting\x12\x18\n" +
+	"\acurrent\x18\x04 \x01(\bR\acurrent\"\x15\n" +
 	"\x13GetAuthorityRequest\"M\n" +
 	"\x14GetAuthorityResponse\x125\n" +
 	"\x06status\x18\x01 \x01(\v2\x1d.cloudless.v1.AuthorityStatusR\x06status\"0\n" +
