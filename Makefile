@@ -66,7 +66,7 @@ e2e: build ## The real binary in the lab (needs root)
 	go test -count=1 -timeout 15m -p 1 ./testnet/... # never cached: the binary under test is no dependency that go knows of
 
 .PHONY: bench
-bench: build ## Measure join, placement, failover, throughput, footprint; writes build/bench.jsonl
+bench: build build/tools/wireguard ## Measure join, placement, failover, throughput, footprint; writes build/bench.jsonl
 	go run ./testnet/cmd/bench
 
 .PHONY: sim
@@ -113,6 +113,11 @@ setup: ## Install what the lab needs from Debian packages, when it is missing
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf bin build
+
+build/tools/wireguard: tools/go.mod tools/go.sum tools/wireguard/main.go # the bench compares with it
+	@mkdir -p build/tools
+	GOBIN=$(CURDIR)/build/tools go -C tools install ./wireguard
+	@touch $@
 
 build/tools/%: tools/go.mod tools/go.sum $(wildcard tools/lint/*.go)
 	@mkdir -p build/tools

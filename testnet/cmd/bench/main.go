@@ -23,9 +23,12 @@ import (
 
 func main() {
 	testnet.RunInit()
+	if probing() {
+		return
+	}
 	binary := flag.String("binary", "bin/cloudless", "the cloudless binary")
 	out := flag.String("out", "build/bench.jsonl", "where the figures go")
-	only := flag.String("only", "", "measure these alone: join,apply,failover,vip,idle")
+	only := flag.String("only", "", "measure these alone: join,apply,failover,vip,requests,idle")
 	runs := flag.Int("runs", 10, "samples of each duration")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -85,7 +88,7 @@ func run(ctx context.Context, binary, out, only string, runs int) (err error) {
 	parts := []struct {
 		name string
 		run  func(context.Context) error
-	}{{"idle", b.idle}, {"join", b.join}, {"apply", b.apply}, {"vip", b.vip}, {"failover", b.failover}}
+	}{{"idle", b.idle}, {"join", b.join}, {"apply", b.apply}, {"vip", b.vip}, {"requests", b.requests}, {"failover", b.failover}}
 	for _, p := range parts {
 		if only != "" && !slices.Contains(strings.Split(only, ","), p.name) {
 			continue

@@ -4,10 +4,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -189,81 +187,6 @@ func (b *bench) failOnce(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	return took, b.vps.AwaitReady(ctx, patient, d.Name)
-}
-
-// vip compares iperf3 through a service's virtual address with iperf3 between
-// the same two devices, in the same home, without Cloudless.
-func (b *bench) vip(ctx context.Context) error {
-	image := filepath.Join(b.lab.Dir, "iperf.tar")
-	if err := testnet.WriteIperfImage(ctx, image); err != nil {
-		return err
-	}
-	server, client := b.lab.Device("a1"), b.lab.Device("a2")
-	if _, err := server.Cloudless(ctx, "image", "import", image); err != nil {
-		return err
-	}
-	if err := b.vps.Apply(ctx, manifest("iperf", testnet.IperfImage, 5201, "a1")); err != nil {
-		return err
-	}
-	if _, err := b.vps.AwaitReplicas(ctx, patient, "iperf", 1); err != nil {
-		return err
-	}
-	through, err := measure(ctx, client, "iperf.cloudless.internal", "5201")
-	if err != nil {
-		return err
-	}
-	if err := b.remove(ctx, "iperf"); err != nil {
-		return err
-	}
-	plain, err := plainIperf(ctx, server, client)
-	if err != nil {
-		return err
-	}
-	ratio := through / plain
-	fmt.Printf("%-32s %.2f Gbit/s, plain iperf3 %.2f Gbit/s, ratio %.3f\n", "service between two devices", through, plain, ratio)
-	b.figures = append(b.figures,
-		figure{Name: "vip_gbit", Value: through, Unit: "Gbit/s", Baseline: &plain, Ratio: &ratio},
-		figure{Name: "vip_ratio", Value: ratio, Unit: "ratio", Baseline: &plain, Ratio: &ratio})
-	return nil
-}
-
-func plainIperf(ctx context.Context, server, client *testnet.Device) (float64, error) {
-	serve, stop := context.WithCancel(ctx)
-	defer stop()
-	go func() { _, _ = server.Output(serve, "iperf3", "-s", "-p", "5999") }() // ended by stop
-	return measure(ctx, client, server.Addr.String(), "5999")
-}
-
-// measure waits until an iperf3 server answers at all, and then takes what one
-// run of five seconds gives: no second try for a figure that looks bad.
-func measure(ctx context.Context, client *testnet.Device, target, port string) (float64, error) {
-	iperf := []string{"iperf3", "-c", target, "-p", port, "-J"}
-	err := testnet.Await(ctx, patient, "iperf3 at "+target, func(ctx context.Context) error {
-		_, err := client.Output(ctx, append(slices.Clone(iperf), "-n", "1K")...)
-		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	out, err := client.Output(ctx, append(iperf, "-t", "5")...)
-	if err != nil {
-		return 0, err
-	}
-	var result struct {
-		End struct {
-			Received struct {
-				BitsPerSecond float64 `json:"bits_per_second"`
-			} `json:"sum_received"`
-		} `json:"end"`
-	}
-	if err := json.Unmarshal([]byte(out), &result); err != nil {
-		return 0, fmt.Errorf("read iperf3: %w", err)
-	}
-	gbit := result.End.Received.BitsPerSecond / 1e9
-	if gbit <= 0 {
-		return 0, fmt.Errorf("iperf3 at %s received nothing: %s", target, out)
-	}
-	return gbit, nil
 }
 
 // idle measures what the daemon of an ordinary node takes while nothing
