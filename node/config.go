@@ -15,6 +15,7 @@ import (
 	"github.com/cloudless-project/cloudless/internal/buildinfo"
 	"github.com/cloudless-project/cloudless/raftmeta"
 	"github.com/cloudless-project/cloudless/raftmeta/anchors"
+	"github.com/cloudless-project/cloudless/raftmeta/liveness"
 )
 
 // DefaultSocket is where the control API listens unless told otherwise.
@@ -44,9 +45,10 @@ type Config struct {
 	Bandwidth     api.Bandwidth // to the internet, 0 to have it measured
 	CgroupParent  string        // below which containers get their cgroups, default /cloudless
 	Version       buildinfo.Info
-	Anchors       anchors.Config // how the leader chooses anchors
-	RaftTiming    string         // auto, lan or wan: how patient the anchors are with each other
-	SnapshotEvery time.Duration  // least time between two snapshots for ordinary nodes, default 5 min
+	Anchors       anchors.Config  // how the leader chooses anchors
+	Liveness      liveness.Config // how patient the leader is with silent nodes
+	RaftTiming    string          // auto, lan or wan: how patient the anchors are with each other
+	SnapshotEvery time.Duration   // least time between two snapshots for ordinary nodes, default 5 min
 
 	// Raft is the patience itself, instead of one that RaftTiming names.
 	Raft raftmeta.Timing

@@ -27,9 +27,9 @@ type watcher struct {
 	born     map[api.NodeID]uint64    // incarnation of the daemon
 }
 
-func newWatcher() *watcher {
+func newWatcher(cfg liveness.Config) *watcher {
 	return &watcher{
-		detector: liveness.New(liveness.Config{}),
+		detector: liveness.New(cfg),
 		last:     make(map[api.NodeID]time.Time),
 		born:     make(map[api.NodeID]uint64),
 	}

@@ -50,7 +50,7 @@ const (
 )
 
 func newOffice(d *daemon) (*office, error) {
-	o := &office{daemon: d, watcher: newWatcher(), store: state.New(), fresh: make(chan struct{})}
+	o := &office{daemon: d, watcher: newWatcher(d.cfg.Liveness), store: state.New(), fresh: make(chan struct{})}
 	o.metrics = newOfficeMetrics(o)
 	o.metrics.register(d.registry)
 	var err error
