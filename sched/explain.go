@@ -31,8 +31,10 @@ type Placed struct {
 	Decision string           `json:"decision"`
 }
 
-// Explain explains a workload, or only one of its replicas: of that one, the
-// verdicts leave its own room and its own weight as a neighbour out.
+// Explain explains a workload, or only one of its replicas. Of that one, and of
+// the only one that a workload has, the verdicts are those of when it was
+// placed, as far as they can be had again: without itself and without what came
+// after it.
 func Explain(in reconcile.Input, name string) (Explanation, error) {
 	var only *api.Replica
 	workload := name
@@ -53,8 +55,15 @@ func Explain(in reconcile.Input, name string) (Explanation, error) {
 		Replicas: placed(in, w.Name, only), Weights: weights}
 	fleet := reconcile.Fleet(in)
 	req := place.Request{Workload: w.Name, Spec: &w.Spec}
+	if only == nil && len(out.Replicas) == 1 && w.Spec.Replicas == 1 {
+		only = &in.Replicas[slices.IndexFunc(in.Replicas, func(r api.Replica) bool { return r.ID == out.Replicas[0].Replica })]
+	}
 	if only != nil {
-		fleet.Release(only.ID)
+		for i := range in.Replicas {
+			if r := &in.Replicas[i]; !before(r, only) {
+				fleet.Release(r.ID)
+			}
+		}
 		req.Spec = &only.Spec
 	}
 	out.Nodes = fleet.Explain(req)
@@ -76,4 +85,11 @@ func placed(in reconcile.Input, workload string, only *api.Replica) []Placed {
 	}
 	slices.SortFunc(out, func(a, b Placed) int { return cmp.Compare(a.Replica, b.Replica) })
 	return out
+}
+
+// before reports whether a replica was placed before another one. Those of one
+// workload that one plan placed were placed in the order of their slots.
+func before(r, than *api.Replica) bool {
+	c := r.CreatedAt.Compare(than.CreatedAt)
+	return c < 0 || c == 0 && (r.Workload != than.Workload || r.Slot < than.Slot)
 }

@@ -3,7 +3,9 @@ package sched
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -12,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/cloudless-project/cloudless/api"
+	"github.com/cloudless-project/cloudless/sched/place"
 	"github.com/cloudless-project/cloudless/sched/reconcile"
 )
 
@@ -249,5 +252,44 @@ func TestExplain(t *testing.T) {
 	}
 	if _, err := Explain(in, "db"); api.KindOf(err) != api.KindNotFound {
 		t.Errorf("got %v", err)
+	}
+}
+
+// The verdicts on a placed replica are those that its decision was made by,
+// whatever has been placed since.
+func TestExplanationAgreesWithTheDecision(t *testing.T) {
+	s := newFakeSource()
+	s.change(func(in *reconcile.Input) {
+		for _, id := range []api.NodeID{"b", "c"} {
+			n := in.Nodes[0]
+			n.ID, n.Inventory.Name = id, string(id)
+			in.Nodes = append(in.Nodes, n)
+		}
+	})
+	in, _ := s.Watch()
+	for i, name := range []string{"web", "db", "job"} {
+		s.apply(name, 3-i)
+		next, _ := s.Watch()
+		next.Replicas, next.Now = in.Replicas, time.Unix(int64(i), 0)
+		in = next
+		in.Replicas = append(in.Replicas, reconcile.Make(in).Place...)
+	}
+	if len(in.Replicas) != 6 {
+		t.Fatalf("%d replicas are placed", len(in.Replicas))
+	}
+	names := []string{"job"} // of which there is one
+	for _, r := range in.Replicas {
+		names = append(names, string(r.ID))
+	}
+	for _, name := range names {
+		e, err := Explain(in, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := e.Replicas[0]
+		at := slices.IndexFunc(e.Nodes, func(v place.Verdict) bool { return v.Node == r.Node })
+		if want := fmt.Sprintf("score %.2f (%s)", e.Nodes[at].Score, e.Nodes[at].Terms); !strings.Contains(r.Decision, want) {
+			t.Errorf("%s was decided by\n%s\nand is explained by\n%s", name, r.Decision, want)
+		}
 	}
 }
