@@ -126,28 +126,39 @@ func (d *Detector) track(node api.NodeID, now time.Time) *track {
 
 // Step judges all nodes of a cluster as they are recorded, and says which
 // witnesses should be asked; self is the judge. It forgets nodes that are not
-// among them. Verdicts and questions come in the order of the nodes.
+// among them. Questions come in the order of the nodes, verdicts too, except that
+// deaths which waited for each other come last.
 func (d *Detector) Step(nodes []api.Node, self api.NodeID, now time.Time) ([]Transition, []Ask) {
 	d.forget(nodes)
 	d.interval = HeartbeatInterval(len(nodes))
 	s := d.look(nodes, self, now)
 	var out []Transition
+	var held []Transition // deaths that wait for others
+	release := false
 	for i := range nodes {
 		if nodes[i].ID == self {
 			continue
 		}
 		to, reason := s.judge(i)
-		if to == api.NodeDown && s.hold(i) {
-			to, reason = api.NodeSuspect, "silent together with others"
-			if nodes[i].State == api.NodeCutOff {
-				continue
+		tr := Transition{nodes[i].ID, nodes[i].State, to, reason}
+		switch {
+		case to == "" || to == tr.From:
+		case to == api.NodeDown && s.hold(i):
+			held = append(held, tr)
+			s.dying[tr.Node] = true // asking again would undo the verdict for a while
+		default:
+			out = append(out, tr)
+			if to == api.NodeDown {
+				release, s.dying[tr.Node] = true, true
 			}
 		}
-		if to == api.NodeDown {
-			s.dying[nodes[i].ID] = true
+	}
+	for _, tr := range held { // when one goes, all go that may
+		if !release {
+			tr.To, tr.Reason = api.NodeSuspect, "silent together with others"
 		}
-		if to != "" && to != nodes[i].State {
-			out = append(out, Transition{nodes[i].ID, nodes[i].State, to, reason})
+		if tr.To != tr.From {
+			out = append(out, tr)
 		}
 	}
 	return out, s.ask()

@@ -21,7 +21,7 @@ type scene struct {
 	dark    map[api.NodeID]bool // silent for long enough to be suspect
 	silent  []time.Time         // when the dark members were last heard, in order
 	zones   map[string][]int    // members; nil when nobody is dark
-	dying   map[api.NodeID]bool // judged down in this step
+	dying   map[api.NodeID]bool // judged down in this step, or would be if it need not wait for others
 }
 
 // counts tells whether a node in that state is a member that could be missed.
@@ -200,7 +200,8 @@ func (s *scene) houseDark(n *api.Node, t *track) string {
 
 // hold tells whether a death should wait for those who fell silent at the same
 // time and are not judged yet, so that what happened at once is one change of
-// the cluster. It waits for little more than one heartbeat.
+// the cluster: for those who are dark, and when there are any, also for those
+// who are only in doubt yet. It waits for little more than one heartbeat.
 func (s *scene) hold(i int) bool {
 	t := s.d.tracks[s.nodes[i].ID]
 	if t == nil || !t.goodbye.IsZero() || s.nodes[i].State == api.NodeCutOff {
@@ -209,19 +210,27 @@ func (s *scene) hold(i int) bool {
 	if t.inquiry.due.IsZero() {
 		t.inquiry.due = s.now
 	}
-	patience := s.d.interval*5/4 + 100*time.Millisecond
+	patience := s.d.interval*5/4 + 250*time.Millisecond
 	if s.now.Sub(t.inquiry.due) >= patience {
 		return false
 	}
+	dark, open := 0, false
 	for _, j := range s.doubted {
 		o := &s.nodes[j]
 		other := s.d.tracks[o.ID]
-		if j != i && s.dark[o.ID] && observed(o.State) && other.goodbye.IsZero() &&
-			other.last.Sub(t.last).Abs() <= patience && s.undecided(other) {
-			return true
+		if j == i || !observed(o.State) || o.Unstable || !other.goodbye.IsZero() || other.last.Sub(t.last).Abs() > patience {
+			continue
+		}
+		if s.dark[o.ID] {
+			dark++
+			if s.undecided(other) {
+				return true
+			}
+		} else {
+			open = true
 		}
 	}
-	return false
+	return dark > 0 && open
 }
 
 // undecided tells whether a dark node may be judged dead in a moment.

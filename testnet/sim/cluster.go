@@ -81,8 +81,8 @@ func (c *cluster) beating(i int) func() {
 		switch {
 		case host.dead || c.born[i] != born:
 			return
-		case host.frozen > c.now:
-			c.at(host.frozen, beat)
+		case host.down(c.now):
+			c.at(max(host.frozen, host.hung), beat)
 			return
 		}
 		if t, ok := c.send(i, 0, c.now); ok {
@@ -108,9 +108,15 @@ func (c *cluster) heard(i int, id api.NodeID, heartbeat bool) {
 	}
 	c.at(t, func() {
 		c.reported[i] = false
-		if c.nodes[i].State == api.NodeDown {
-			c.commit([]change{{c.now, i, api.NodeReady}})
+		if c.nodes[i].State != api.NodeDown {
+			return
 		}
+		if c.detector.Returns(id, c.time(c.now)) != "" {
+			c.nodes[i].Unstable = true
+			c.commit([]change{{c.now, i, api.NodeSuspect}})
+			return
+		}
+		c.commit([]change{{c.now, i, api.NodeReady}})
 	})
 }
 
@@ -141,6 +147,7 @@ func (c *cluster) commit(changes []change) {
 	for _, ch := range changes {
 		n := &c.nodes[ch.node]
 		n.State, n.StateSince = ch.to, c.time(c.now)
+		n.Unstable = n.Unstable && ch.to == api.NodeSuspect
 		c.changes = append(c.changes, ch)
 	}
 	if c.changed != nil {
@@ -165,7 +172,7 @@ func (c *cluster) ask(a liveness.Ask) {
 		if reached = reached && back <= answered; reached {
 			answered = back
 		}
-		report := liveness.WitnessReport{Witness: id, Node: a.Node, Reached: reached}
+		report := liveness.WitnessReport{Witness: id, Node: a.Node, Reached: reached, Frozen: !reached && c.stands(w, target, asked)}
 		if t, ok := c.send(w, 0, answered); ok {
 			c.at(t, func() { c.detector.Witness(report, c.time(c.now)) })
 		}

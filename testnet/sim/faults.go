@@ -11,9 +11,10 @@ import (
 type pauses int
 
 const (
-	ofPaths  pauses = iota // between a device and the anchor; others reach it
-	ofHouses               // of a house's uplink; its devices reach each other
-	ofHosts                // of a device as a whole: nobody can tell it from a dead one
+	ofPaths   pauses = iota // between a device and the anchor; others reach it
+	ofHouses                // of a house's uplink; its devices reach each other
+	ofDaemons               // of a device's daemon: its kernel answers its neighbours
+	ofHosts                 // of a device as a whole: nobody can tell it from a dead one
 )
 
 const (
@@ -50,9 +51,12 @@ func falseDeaths(n int, d time.Duration, loss float64, kind pauses, cfg liveness
 		pause = func() {
 			out.pauses++
 			for _, i := range hosts {
-				if kind == ofHosts {
+				switch kind {
+				case ofHosts:
 					w.hosts[i].frozen = w.now + pauseTakes
-				} else {
+				case ofDaemons:
+					w.hosts[i].hung = w.now + pauseTakes
+				default:
 					w.hosts[i].stalled = w.now + pauseTakes
 				}
 				w.hosts[i].offline = kind == ofHouses
@@ -103,6 +107,15 @@ type trial struct {
 	first   time.Duration
 	last    time.Duration // the last faulty one went out of service
 }
+
+// The scenarios, in order.
+const (
+	crash = iota
+	mute
+	deaf
+	flipFlop
+	lossy
+)
 
 // rapid plays the scenarios of the Rapid paper (Suresh et al., ATC 2018, §7).
 func rapid(n int, seed uint64) []trial {

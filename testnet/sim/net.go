@@ -20,6 +20,7 @@ type host struct {
 	half    time.Duration // one way to the backbone
 	dead    bool
 	frozen  time.Duration // until then nothing goes in or out
+	hung    time.Duration // until then its daemon does nothing, and its kernel answers
 	stalled time.Duration // until then nothing passes between it and the anchor …
 	offline bool          // … nor, while stalled, between it and any other house
 	lossOut float64       // share of packets lost on the way out …
@@ -69,6 +70,21 @@ func (w *network) latency(a, b int) time.Duration {
 	return w.hosts[a].half + w.hosts[b].half + time.Duration(w.rand.ExpFloat64()*float64(jitterMean))
 }
 
+// down tells whether a host's daemon neither sends nor answers at a time.
+func (h *host) down(t time.Duration) bool { return h.frozen > t || h.hung > t }
+
+// stands tells whether a neighbour, who is asked at t, finds the kernel of a
+// host alive within the time given. Others cannot be told: they would have to
+// come through its NAT.
+func (w *network) stands(neighbour, h int, t time.Duration) bool {
+	host := &w.hosts[h]
+	if w.hosts[neighbour].house != host.house || host.dead || host.frozen > t {
+		return false
+	}
+	out, in := host.lossy(t)
+	return w.rand.Float64() >= 1-(1-out)*(1-in)
+}
+
 // lossy returns a host's own losses at a time.
 func (h *host) lossy(t time.Duration) (out, in float64) {
 	if t < h.faulty || h.flip > 0 && (t-h.faulty)/h.flip%2 == 1 {
@@ -83,7 +99,7 @@ func (h *host) lossy(t time.Duration) (out, in float64) {
 // passes tells whether a packet that is sent at t arrives.
 func (w *network) passes(a, b int, t time.Duration) bool {
 	from, to := &w.hosts[a], &w.hosts[b]
-	if to.dead || from.frozen > t || to.frozen > t {
+	if to.dead || from.down(t) || to.down(t) {
 		return false
 	}
 	if a == 0 && to.stalled > t || b == 0 && from.stalled > t {

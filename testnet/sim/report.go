@@ -155,9 +155,11 @@ func (r *report) falseDeaths(size Size) {
 	}{
 		{"the path between a device and the anchor", "", ofPaths, .1, size.For},
 		{"the uplink of a house", "", ofHouses, .1, size.For},
+		{"the daemon of a device", "", ofDaemons, .1, size.For},
 		{"a device as a whole", "", ofHosts, .1, size.For},
 		{"the path between a device and the anchor", "false_down_quiet_path_per_1000h", ofPaths, 0, size.For / 5},
 		{"the uplink of a house", "false_down_quiet_house_per_1000h", ofHouses, 0, size.For / 5},
+		{"the daemon of a device", "false_down_quiet_daemon_per_1000h", ofDaemons, 0, size.For / 5},
 		{"a device as a whole", "false_down_quiet_device_per_1000h", ofHosts, 0, size.For / 5},
 	} {
 		v := falseDeaths(size.Pausing, row.d, row.loss, row.kind, liveness.Config{}, r.seed)
@@ -177,8 +179,8 @@ func (r *report) rapid(size Size) {
 	r.say("%-36s %7s %7s %7s %8s %8s %8s %s\n", "", "faulty", "out", "down", "healthy", "changes", "again", "out of service after")
 	for i, t := range rapid(size.Rapid, r.seed) {
 		r.say("%-36s %7d %7d %7d %8d %8d %8d %s … %s\n", t.name, t.faulty, t.out, t.down, t.healthy, t.changes, t.flaps, t.first, t.last)
-		if i == 0 {
-			r.figure("view_changes", float64(t.changes), "changes")
+		if name := [...]string{crash: "view_changes", flipFlop: "view_changes_flip_flop", lossy: ""}[i]; name != "" {
+			r.figure(name, float64(t.changes), "changes")
 		}
 	}
 }

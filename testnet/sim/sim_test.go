@@ -26,7 +26,7 @@ func TestEverybodyKnowsSoon(t *testing.T) {
 }
 
 func TestNobodyAliveIsDeclaredDown(t *testing.T) {
-	for name, kind := range map[string]pauses{"paths": ofPaths, "houses": ofHouses, "hosts": ofHosts} {
+	for name, kind := range map[string]pauses{"paths": ofPaths, "houses": ofHouses, "daemons": ofDaemons, "hosts": ofHosts} {
 		if v := falseDeaths(201, 30*time.Minute, 0.1, kind, liveness.Config{}, seed); v.down > 0 {
 			t.Errorf("seed %d, pauses of %s: %+v", seed, name, v)
 		}
@@ -39,8 +39,11 @@ func TestFaultsTakeExactlyTheFaultyOut(t *testing.T) {
 			t.Errorf("seed %d, %s: %+v", seed, r.name, r)
 		}
 	}
-	if r := rapid(200, seed)[0]; r.down != r.faulty || r.changes > 2 {
-		t.Errorf("seed %d, %s: %+v", seed, r.name, r)
+	all := rapid(200, seed)
+	for _, r := range []trial{all[crash], all[mute], all[flipFlop]} {
+		if r.down != r.faulty || r.changes > 2 || r.flaps > 0 {
+			t.Errorf("seed %d, %s: %+v", seed, r.name, r)
+		}
 	}
 }
 
