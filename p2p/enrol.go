@@ -110,6 +110,7 @@ func (e *enrolServer) serve(s network.Stream, decide EnrolFunc) error {
 			Kind: api.KindExhausted, Message: "too many attempts to enrol", Hint: "wait a minute, then try again",
 		})
 	}
+	_ = s.SetReadDeadline(time.Now().Add(2 * e.m.cfg.AdmitWithin)) // to ask takes no time, to decide may
 	var req EnrolRequest
 	if err := readFrame(s, maxEnrolFrame, &req); err != nil {
 		e.m.metrics.enrolments.WithLabelValues("malformed").Inc()

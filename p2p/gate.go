@@ -2,8 +2,11 @@ package p2p
 
 import (
 	"context"
+	"net"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/control"
 	"github.com/libp2p/go-libp2p/core/crypto/pb"
@@ -28,7 +31,10 @@ const (
 // peers. Strangers must pass: AutoNAT dials back from a fresh identity. They are
 // dealt with by the gated handlers and by greet, and so is a revoked peer that
 // comes by itself: it is told that it was removed, and disconnected.
-type gater struct{ m *Mesh }
+type gater struct {
+	m       *Mesh
+	pending sync.Map // TCP connections in their handshake, by both addresses → *time.Timer
+}
 
 func (g *gater) InterceptPeerDial(p peer.ID) bool { return isEd25519(p) && !g.m.revoked(p) }
 
@@ -36,9 +42,29 @@ func (g *gater) InterceptAddrDial(p peer.ID, a multiaddr.Multiaddr) bool {
 	return !excluded(a, g.m.cfg.Exclude) && g.m.worthDialling(p, a)
 }
 
-func (g *gater) InterceptAccept(network.ConnMultiaddrs) bool { return true }
+// InterceptAccept bounds the handshake: libp2p bears a connection that says
+// nothing for a minute. QUIC has bounds of its own.
+func (g *gater) InterceptAccept(c network.ConnMultiaddrs) bool {
+	if conn, ok := c.(net.Conn); ok {
+		key := ends(c)
+		g.pending.Store(key, time.AfterFunc(2*g.m.cfg.AdmitWithin, func() {
+			if _, silent := g.pending.LoadAndDelete(key); silent {
+				_ = conn.Close()
+			}
+		}))
+	}
+	return true
+}
 
-func (g *gater) InterceptSecured(dir network.Direction, p peer.ID, _ network.ConnMultiaddrs) bool {
+// ends names a connection, which changes its type on the way up.
+func ends(c network.ConnMultiaddrs) string {
+	return c.LocalMultiaddr().String() + " " + c.RemoteMultiaddr().String()
+}
+
+func (g *gater) InterceptSecured(dir network.Direction, p peer.ID, c network.ConnMultiaddrs) bool {
+	if timer, ok := g.pending.LoadAndDelete(ends(c)); ok {
+		timer.(*time.Timer).Stop()
+	}
 	return isEd25519(p) && (dir == network.DirInbound || !g.m.revoked(p))
 }
 

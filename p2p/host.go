@@ -75,10 +75,9 @@ func newHost(cfg Config, gater *gater, counter *metrics.BandwidthCounter, told a
 		libp2p.Security(tls.ID, newTLS),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.Transport(newTCP(seen)),
-		libp2p.ShareTCPListener(), // with lines
 		libp2p.Transport(quic.NewTransport),
 		libp2p.ConnectionGater(gater),
-		libp2p.ResourceManager(limits),
+		libp2p.ResourceManager(&floodgate{ResourceManager: limits, m: gater.m}),
 		libp2p.ConnectionManager(conns),
 		libp2p.BandwidthReporter(counter),
 		libp2p.SwarmOpts(swarm.WithDialRanker(ranker(cfg.Public == PublicYes))),

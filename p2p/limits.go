@@ -20,18 +20,29 @@ const (
 	maxConns          = 16384 // an anchor of a large cluster
 	maxPeerConns      = 64    // both transports, both families, direct and relayed, lines, and some slack
 	maxStreams        = 1 << 18
-	maxPeerStreams    = 16384 // service flows between two busy nodes
+	minPeerStreams    = 1024
+	maxPeerStreams    = 16384 // service flows between two busy nodes, with enough memory
 	maxTransientConns = 2048  // still in their handshake
 	maxSubnetConns    = 1024  // one house, or one office, behind one address
 	subnetConnRate    = 20    // new connections per second and address ...
 	subnetConnBurst   = 512   // ... beyond this many at once: a house that comes back from a power cut
 	relayMemory       = 512 << 20
+
+	streamWindow = 256 << 10 // bytes that a stream may have received and nobody has read
 )
+
+// peerStreams is how many streams one peer may have: in the worst case, those
+// that nobody reads, they hold twice what libp2p would give to all peers, a
+// quarter of the memory and a bit. systemMemory is libp2p's measure of that.
+func peerStreams(systemMemory int64) int {
+	return int(min(max(2*systemMemory/streamWindow, minPeerStreams), maxPeerStreams))
+}
 
 func newResourceManager() (network.ResourceManager, error) {
 	defaults := rcmgr.DefaultLimits
 	libp2p.SetDefaultServiceLimits(&defaults)
-	limits := meshLimits().Build(defaults.AutoScale())
+	scaled := defaults.AutoScale()
+	limits := meshLimits(peerStreams(int64(scaled.ToPartialLimitConfig().System.Memory))).Build(scaled)
 	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits),
 		rcmgr.WithLimitPerSubnet(
 			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: maxSubnetConns}},
@@ -41,7 +52,11 @@ func newResourceManager() (network.ResourceManager, error) {
 	)
 }
 
-func meshLimits() rcmgr.PartialLimitConfig {
+// meshLimits counts streams, and lets nothing else be the first limit that is
+// met: yamux never recovers from a lack of memory. Its opener forgets to give a
+// place back, and blocks for good after 256 of them; the other side ends the
+// whole connection.
+func meshLimits(peerStreams int) rcmgr.PartialLimitConfig {
 	streams := func(n int) rcmgr.ResourceLimits {
 		l := rcmgr.LimitVal(n)
 		return rcmgr.ResourceLimits{Streams: l, StreamsInbound: l, StreamsOutbound: l}
@@ -53,16 +68,23 @@ func meshLimits() rcmgr.PartialLimitConfig {
 	}
 	relay := streams(maxStreams)
 	relay.Memory = relayMemory
-	relayPeer := streams(maxPeerStreams)
+	relayPeer := streams(peerStreams)
 	relayPeer.Memory = relayMemory
+	unmetered := func(r rcmgr.ResourceLimits) rcmgr.ResourceLimits {
+		r.Memory = rcmgr.Unlimited64
+		return r
+	}
+	perPeer := streams(peerStreams)
+	perPeer.Memory = rcmgr.LimitVal64(2 * int64(peerStreams) * streamWindow) // windows grow up to half of it
 	return rcmgr.PartialLimitConfig{
-		System:              conns(maxConns, streams(maxStreams)),
-		Transient:           conns(maxTransientConns, streams(maxPeerStreams)),
-		PeerDefault:         conns(maxPeerConns, streams(maxPeerStreams)),
+		System:              unmetered(conns(maxConns, streams(maxStreams))),
+		Transient:           unmetered(conns(maxTransientConns, streams(maxPeerStreams))),
+		PeerDefault:         conns(maxPeerConns, perPeer),
+		Conn:                rcmgr.ResourceLimits{Memory: perPeer.Memory},
 		ServiceDefault:      streams(maxStreams),
-		ServicePeerDefault:  streams(maxPeerStreams),
+		ServicePeerDefault:  streams(peerStreams),
 		ProtocolDefault:     streams(maxStreams),
-		ProtocolPeerDefault: streams(maxPeerStreams),
+		ProtocolPeerDefault: streams(peerStreams),
 		Service:             map[string]rcmgr.ResourceLimits{relayv2.ServiceName: relay},
 		ServicePeer:         map[string]rcmgr.ResourceLimits{relayv2.ServiceName: relayPeer},
 		Protocol: map[protocol.ID]rcmgr.ResourceLimits{

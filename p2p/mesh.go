@@ -95,7 +95,7 @@ func New(cfg Config) (*Mesh, error) {
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	// A public device knows its port, and nobody punches to it.
 	seen := func(p peer.ID) bool { return cfg.Public != PublicYes && m.contacts.important(p) }
-	gater := &gater{m}
+	gater := &gater{m: m}
 	if m.host, err = newHost(cfg, gater, m.counter, m.told, &m.ports, seen); err != nil {
 		m.cancel()
 		return nil, fmt.Errorf("make mesh: %w", err)

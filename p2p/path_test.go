@@ -103,7 +103,7 @@ func TestPrivateAddressesOfAnotherHouseAreNotDialled(t *testing.T) {
 	if n.worthDialling(p, private) {
 		t.Error("a private address of a house with another public address is dialled")
 	}
-	if (&gater{n.Mesh}).InterceptAddrDial(p, multiaddr.StringCast("/ip4/10.214.3.1/tcp/4717")) {
+	if (&gater{m: n.Mesh}).InterceptAddrDial(p, multiaddr.StringCast("/ip4/10.214.3.1/tcp/4717")) {
 		t.Error("a container bridge is dialled")
 	}
 }

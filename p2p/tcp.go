@@ -27,7 +27,8 @@ type tcpTransport struct {
 
 // newTCP returns the constructor that libp2p wants.
 func newTCP(seen func(peer.ID) bool) any {
-	return func(up transport.Upgrader, limits network.ResourceManager, shared *tcpreuse.ConnMgr) (*tcpTransport, error) {
+	return func(up transport.Upgrader, limits network.ResourceManager) (*tcpTransport, error) {
+		shared := tcpreuse.NewConnMgr(tcpreuse.EnvReuseportVal, patientUpgrader{up})
 		reuse, err := tcp.NewTCPTransport(up, limits, shared)
 		if err != nil {
 			return nil, err

@@ -1,0 +1,509 @@
+package p2p
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
+	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
+	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/cloudless-project/cloudless/api"
+)
+
+// awaitGoroutines waits until about as few goroutines run as before.
+func awaitGoroutines(t *testing.T, before int) {
+	t.Helper()
+	const slack = 50 // of libp2p's own comings and goings
+	eventually(t, "the goroutines of the attack are gone", func() bool { return runtime.NumGoroutine() < before+slack })
+}
+
+// throughRelay is an address of a member through a relay.
+func throughRelay(relay peer.AddrInfo, to peer.ID) peer.AddrInfo {
+	via := relay.Addrs[0].Encapsulate(multiaddr.StringCast("/p2p/" + relay.ID.String() + "/p2p-circuit"))
+	return peer.AddrInfo{ID: to, Addrs: []multiaddr.Multiaddr{via}}
+}
+
+// The cluster's relays carry nobody but members, whoever knows their addresses.
+func TestStrangerIsNotRelayed(t *testing.T) {
+	a := newAuthority(t)
+	anchor, n1, n2 := homes(t, a)
+	eventually(t, "n1 and n2 are connected by the relay", admittedBoth(n1, n2))
+	for _, transport := range []string{transportTCP, transportQUIC} {
+		h := stranger(t)
+		if err := h.Connect(testContext(t), throughRelay(direct(t, anchor, transport), n1.host.ID())); err == nil {
+			t.Errorf("a stranger was relayed over %s", transport)
+		}
+	}
+}
+
+// A relay that lets everybody through, because somebody has taken the machine
+// over, gives a stranger no more than a direct connection does.
+func TestStrangerThroughAnOpenRelayReachesNothing(t *testing.T) {
+	a := newAuthority(t)
+	rogue := a.start(t, func(c *Config) { c.Public = PublicNo }, api.RoleNode, api.RoleAnchor)
+	open, err := relay.New(rogue.host, relay.WithInfiniteLimits(),
+		relay.WithReservationAddressFilter(func(multiaddr.Multiaddr) bool { return true }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	contact := rogue.contact()
+	contact.Relay, contact.Anchor = true, true
+	n := a.start(t, func(c *Config) { c.Public = PublicNo; c.Contacts = []Contact{contact} })
+	n.cut()
+	serveEcho(t, n, protoEcho)
+	to := throughRelay(direct(t, rogue, transportTCP), n.host.ID())
+	h := stranger(t)
+	eventually(t, "the relay carries the stranger", func() bool { return h.Connect(testContext(t), to) == nil })
+	if c := h.Network().ConnsToPeer(to.ID); len(c) != 1 || !isRelayed(c[0].RemoteMultiaddr()) {
+		t.Fatalf("connections: %v", c)
+	}
+	refuseAll(t, h, n)
+	eventually(t, "the stranger is disconnected", func() bool { return h.Network().Connectedness(to.ID) == network.NotConnected })
+	if _, ok := n.Admitted(api.NodeID(h.ID().String())); ok {
+		t.Error("the stranger counts as a peer")
+	}
+}
+
+// refuseAll tries every protocol that n serves.
+func refuseAll(t *testing.T, h host.Host, n *node) {
+	t.Helper()
+	protos := n.host.Mux().Protocols()
+	each(protos, len(protos), func(id protocol.ID) {
+		if !isOpen(id) {
+			refusedStream(t, h, n.host.ID(), id)
+		}
+	})
+}
+
+// Hole punching is spoken to strangers, because it is needed before hello. It
+// leads them to nothing: not on the connection that they punched from, and not
+// on one that is punched.
+func TestStrangerPunchesToNothing(t *testing.T) {
+	a := newAuthority(t)
+	n := a.start(t, func(c *Config) { c.Public = PublicNo })
+	serveEcho(t, n, protoEcho)
+	h := stranger(t, libp2p.ListenAddrStrings(loopback()...))
+	to := direct(t, n, transportQUIC)
+	if err := h.Connect(testContext(t), to); err != nil {
+		t.Fatal(err)
+	}
+	// A simultaneous dial is all that a punch is: both ends dial, at once.
+	var dials sync.WaitGroup
+	dials.Go(func() {
+		_ = n.host.Connect(testContext(t), peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()})
+	})
+	dials.Go(func() {
+		ctx := network.WithForceDirectDial(network.WithSimultaneousConnect(testContext(t), true, "punch"), "punch")
+		_, _ = h.Network().DialPeer(ctx, to.ID)
+	})
+	dials.Wait()
+	refusedStream(t, h, to.ID, holepunch.Protocol) // for relayed connections alone
+	refuseAll(t, h, n)
+	eventually(t, "every connection of the stranger is closed", func() bool { return len(n.host.Network().ConnsToPeer(h.ID())) == 0 })
+}
+
+// An anchor that is not the one of the token learns nothing of the token, not
+// even when it answers at the right address.
+func TestImpostorLearnsNoSecret(t *testing.T) {
+	secret := []byte("the secret that only the anchor may see")
+	fake := stranger(t, libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"))
+	asked := make(chan struct{}, 10)
+	fake.SetStreamHandler(api.ProtoEnrol, func(s network.Stream) {
+		asked <- struct{}{}
+		_ = s.Reset()
+	})
+	addr, heard := tap(t, fake.Addrs()[0])
+	_, expected := newKey(t)
+	key, _ := newKey(t)
+	_, err := Enrol(testContext(t), EnrolConfig{
+		Key: key, Anchors: []string{addr + "/p2p/" + string(expected)},
+		Request: EnrolRequest{Cluster: "c", TokenID: "id", Secret: secret},
+	})
+	if api.KindOf(err) != api.KindUnavailable {
+		t.Errorf("err = %v", err)
+	}
+	if len(asked) > 0 {
+		t.Error("the impostor was asked to enrol")
+	}
+	raw := heard()
+	if len(raw) == 0 {
+		t.Error("nothing was sent: is the test still complete?")
+	}
+	if bytes.Contains(raw, secret) || bytes.Contains(raw, []byte("enroll")) {
+		t.Error("the secret went over the wire")
+	}
+}
+
+// tap passes a TCP port on and notes what clients send.
+func tap(t *testing.T, to multiaddr.Multiaddr) (addr string, heard func() []byte) {
+	t.Helper()
+	network, target, err := manet.DialArgs(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var sent bytes.Buffer
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial(network, target)
+			if err != nil {
+				near.Close()
+				continue
+			}
+			wg.Go(func() { defer near.Close(); _, _ = io.Copy(near, far) })
+			wg.Go(func() {
+				defer far.Close()
+				_, _ = io.Copy(far, io.TeeReader(near, writerFunc(func(b []byte) (int, error) {
+					mu.Lock()
+					defer mu.Unlock()
+					return sent.Write(b)
+				})))
+			})
+		}
+	})
+	t.Cleanup(func() { l.Close(); wg.Wait() })
+	a, err := manet.FromNetAddr(l.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.String(), func() []byte {
+		mu.Lock()
+		defer mu.Unlock()
+		return bytes.Clone(sent.Bytes())
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// What a stranger may say is bounded in size and time: each stream ends, the
+// connection too, and nothing of it stays.
+func TestSlowStrangersAreCutOff(t *testing.T) {
+	a := newAuthority(t)
+	anchor := a.start(t, public, api.RoleNode, api.RoleAnchor)
+	anchor.ServeEnrol(func(context.Context, EnrolRequest) (EnrolReply, error) {
+		t.Error("half a request was decided on")
+		return EnrolReply{}, nil
+	})
+	before := runtime.NumGoroutine()
+	h := stranger(t)
+	to := direct(t, anchor, transportTCP)
+	if err := h.Connect(testContext(t), to); err != nil {
+		t.Fatal(err)
+	}
+	opens := []protocol.ID{api.ProtoHello, api.ProtoEnrol}
+	for _, id := range anchor.host.Mux().Protocols() {
+		if isOpen(id) {
+			opens = append(opens, id)
+		}
+	}
+	each(opens, len(opens), func(id protocol.ID) {
+		s, err := h.NewStream(testContext(t), to.ID, id)
+		if err != nil {
+			return // its host may be closed already
+		}
+		defer s.Reset()
+		// The length of a frame that never comes, a byte at a time.
+		trickle(t, s, binary.BigEndian.AppendUint32(nil, 4000))
+	})
+	eventually(t, "the stranger is disconnected", func() bool { return h.Network().Connectedness(to.ID) == network.NotConnected })
+	h.Close()
+	awaitGoroutines(t, before)
+}
+
+// trickle writes a byte now and then until the other side has had enough.
+func trickle(t *testing.T, s network.Stream, first []byte) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	end := time.After(testTimeout)
+	for {
+		b := []byte{'x'}
+		if len(first) > 0 {
+			b, first = first[:1], first[1:]
+		}
+		if _, err := s.Write(b); err != nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Errorf("%s is borne for longer than %v", s.Protocol(), testTimeout)
+			return
+		}
+	}
+}
+
+// Nonsense on any protocol, from a stranger or from a member gone mad, ends the
+// stream that it came on and nothing else.
+func TestNonsenseHarmsNobody(t *testing.T) {
+	a := newAuthority(t)
+	n := a.start(t, public, api.RoleNode, api.RoleAnchor)
+	n.ServeEnrol(func(context.Context, EnrolRequest) (EnrolReply, error) {
+		return EnrolReply{}, api.Errorf(api.KindDenied, "no")
+	})
+	serveEcho(t, n, protoEcho)
+	mad, good := a.start(t, nil), a.start(t, nil)
+	for _, m := range []*node{mad, good} {
+		m.SetMembers([]Contact{n.contact()})
+		eventually(t, "admitted", admittedBoth(m, n))
+	}
+	outside := stranger(t)
+	if err := outside.Connect(testContext(t), direct(t, n, transportTCP)); err != nil {
+		t.Fatal(err)
+	}
+	nonsense := map[string][]byte{
+		"a huge length":   bytes.Repeat([]byte{0xff}, 64),
+		"a huge frame":    append(binary.BigEndian.AppendUint32(nil, 1<<20), bytes.Repeat([]byte("["), 1<<20)...),
+		"deep JSON":       append(binary.BigEndian.AppendUint32(nil, 16000), bytes.Repeat([]byte("["), 16000)...),
+		"a wrong type":    append(binary.BigEndian.AppendUint32(nil, 13), []byte(`{"version":""`)...),
+		"an empty frame":  {0, 0, 0, 0},
+		"a varint of old": bytes.Repeat([]byte{0x80}, 1000),
+		"silence":         nil,
+	}
+	for what, data := range nonsense {
+		for _, from := range []host.Host{mad.host, outside} {
+			protos := n.host.Mux().Protocols()
+			each(protos, 8, func(id protocol.ID) {
+				s, err := from.NewStream(testContext(t), n.host.ID(), id)
+				if err != nil {
+					return
+				}
+				_ = s.SetDeadline(time.Now().Add(time.Second))
+				_, _ = s.Write(data)
+				_ = s.CloseWrite()
+				_, _ = io.Copy(io.Discard, io.LimitReader(s, 1<<20))
+				_ = s.Reset()
+			})
+		}
+		c, err := good.Dial(testContext(t), n.ID(), protoEcho)
+		if err != nil {
+			t.Fatalf("after %s: %v", what, err)
+		}
+		if back, err := echo(c, []byte("still well?")); err != nil || string(back) != "still well?" {
+			t.Fatalf("after %s: %q, %v", what, back, err)
+		}
+	}
+}
+
+// More streams of one member than it may have leave the others served, and
+// nothing behind: the member too is served again once it has closed some.
+func TestManyStreamsOfAMember(t *testing.T) {
+	const many = maxPeerStreams + 1000
+	a := newAuthority(t)
+	server, greedy, modest := a.start(t, nil), a.start(t, nil), a.start(t, nil)
+	introduce(server, greedy)
+	modest.SetMembers([]Contact{server.contact()})
+	serveEcho(t, server, protoEcho)
+	eventually(t, "admitted", func() bool { return admittedBoth(server, greedy)() && admittedBoth(server, modest)() })
+	before := runtime.NumGoroutine()
+	var opened atomic.Int64
+	var mu sync.Mutex
+	var held []Conn
+	each(make([]struct{}, many), 64, func(struct{}) {
+		c, err := greedy.Dial(testContext(t), server.ID(), protoEcho)
+		if err != nil {
+			return
+		}
+		if _, err := c.Write([]byte("x")); err == nil {
+			opened.Add(1)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		held = append(held, c)
+	})
+	if opened.Load() < maxStrangerStreams {
+		t.Errorf("only %d streams were opened", opened.Load())
+	}
+	c, err := modest.Dial(testContext(t), server.ID(), protoEcho)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if back, err := echo(c, []byte("me too")); err != nil || string(back) != "me too" {
+		t.Errorf("%q, %v", back, err)
+	}
+	t.Logf("%d streams, %d goroutines", opened.Load(), runtime.NumGoroutine())
+	for _, c := range held {
+		_ = c.Reset()
+	}
+	awaitGoroutines(t, before)
+	if c, err = greedy.Dial(testContext(t), server.ID(), protoEcho); err != nil {
+		t.Fatal(err)
+	}
+	if back, err := echo(c, []byte("again")); err != nil || string(back) != "again" {
+		t.Errorf("%q, %v", back, err)
+	}
+}
+
+// A stranger gets few streams, on any protocol, and the metrics say so.
+func TestManyStreamsOfAStranger(t *testing.T) {
+	a := newAuthority(t)
+	metrics := prometheus.NewRegistry()
+	n := a.start(t, func(c *Config) { c.AdmitWithin, c.Metrics = testTimeout, metrics })
+	h := stranger(t)
+	to := direct(t, n, transportTCP)
+	if err := h.Connect(testContext(t), to); err != nil {
+		t.Fatal(err)
+	}
+	c := h.Network().ConnsToPeer(to.ID)[0]
+	for range 10 * maxStrangerStreams {
+		if s, err := c.NewStream(testContext(t)); err == nil {
+			// Not a word: it stays as long as it is let.
+			defer s.Reset()
+		}
+	}
+	eventually(t, "streams are refused", func() bool { return counted(t, metrics, "stranger_streams") >= 9*maxStrangerStreams-10 })
+	if got := len(n.host.Network().ConnsToPeer(h.ID())[0].GetStreams()); got > maxStrangerStreams {
+		t.Errorf("a stranger has %d streams open", got)
+	}
+	member := a.start(t, nil)
+	serveEcho(t, n, protoEcho)
+	member.SetMembers([]Contact{n.contact()})
+	echoed, err := member.Dial(testContext(t), n.ID(), protoEcho)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if back, err := echo(echoed, []byte("me")); err != nil || string(back) != "me" {
+		t.Errorf("%q, %v", back, err)
+	}
+}
+
+// counted sums up the streams that were refused for a reason.
+func counted(t *testing.T, metrics *prometheus.Registry, reason string) (sum float64) {
+	t.Helper()
+	families, err := metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if f.GetName() == "cloudless_p2p_streams_refused_total" && l.GetName() == "reason" && l.GetValue() == reason {
+					sum += m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return sum
+}
+
+// 1,000 connections of one address that say nothing, or not enough, are borne
+// for a moment, and let a member of the same house in meanwhile, for good.
+func TestManySilentConnections(t *testing.T) {
+	const many = 1000
+	a := newAuthority(t)
+	n := a.start(t, nil)
+	serveEcho(t, n, protoEcho)
+	port := direct(t, n, transportTCP).Addrs[0]
+	_, target, err := manet.DialArgs(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var silent []net.Conn
+	each(make([]struct{}, many), 64, func(struct{}) {
+		c, err := (&net.Dialer{}).DialContext(testContext(t), "tcp", target)
+		if err != nil {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		words := []string{"", "\x13", "\x13/multistream/1.0.0\n"}
+		_, _ = io.WriteString(c, words[len(silent)%len(words)])
+		silent = append(silent, c)
+	})
+	if len(silent) < many/2 {
+		t.Fatalf("only %d connections were made", len(silent))
+	}
+	member := a.start(t, nil)
+	member.SetMembers([]Contact{{ID: n.ID(), Addresses: []string{port.String()}}})
+	c, err := member.Dial(testContext(t), n.ID(), protoEcho)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write([]byte("me")); err != nil {
+		t.Fatal(err)
+	}
+	each(silent, len(silent), func(c net.Conn) {
+		defer c.Close()
+		_ = c.SetReadDeadline(time.Now().Add(testTimeout))
+		_, err := io.Copy(io.Discard, c)
+		var timeout net.Error
+		if errors.As(err, &timeout) && timeout.Timeout() {
+			t.Error("a connection that says nothing is borne for good")
+		}
+	})
+	if back, err := echo(c, []byte(" too")); err != nil || string(back) != "me too" {
+		t.Errorf("%q, %v", back, err)
+	}
+}
+
+// Enrolments that are begun and not finished are few, whoever begins them.
+func TestHalfOpenEnrolments(t *testing.T) {
+	a := newAuthority(t)
+	anchor := a.start(t, public, api.RoleNode, api.RoleAnchor)
+	anchor.ServeEnrol(func(context.Context, EnrolRequest) (EnrolReply, error) {
+		return EnrolReply{ClusterName: "home"}, nil
+	})
+	h := stranger(t)
+	to := direct(t, anchor, transportTCP)
+	if err := h.Connect(testContext(t), to); err != nil {
+		t.Fatal(err)
+	}
+	var limited, cut atomic.Int64
+	each(make([]struct{}, 50), 50, func(struct{}) {
+		s, err := h.NewStream(testContext(t), to.ID, api.ProtoEnrol)
+		if err != nil {
+			cut.Add(1)
+			return
+		}
+		defer s.Reset()
+		_ = s.SetDeadline(time.Now().Add(testTimeout))
+		if _, err := s.Write([]byte{0}); err != nil {
+			cut.Add(1)
+			return
+		}
+		var answer enrolAnswer
+		switch err := readFrame(s, maxEnrolFrame, &answer); {
+		case err != nil:
+			cut.Add(1)
+		case answer.Kind == api.KindExhausted && strings.Contains(answer.Message, "too many"):
+			limited.Add(1)
+		}
+	})
+	if limited.Load() < 40 || limited.Load()+cut.Load() != 50 {
+		t.Errorf("of 50 half-open enrolments, %d were refused and %d cut off", limited.Load(), cut.Load())
+	}
+	key, _ := newKey(t)
+	if _, err := Enrol(testContext(t), EnrolConfig{Key: key, Anchors: dialable(anchor)}); err != nil {
+		t.Errorf("an honest joiner: %v", err)
+	}
+}
