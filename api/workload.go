@@ -207,4 +207,24 @@ type WorkloadStatus struct {
 	Ready    int
 	Message  string
 	Replicas []Replica
+	Rollout  *Rollout // nil when every replica is of the current revision
+}
+
+// RolloutState is how far a rollout has come.
+type RolloutState string
+
+// The states of a rollout. One that is complete is none any more.
+const (
+	RolloutProgressing RolloutState = "progressing"
+	RolloutStopped     RolloutState = "stopped" // the new revision fails; the old one goes on serving
+)
+
+// Rollout is the way from older revisions of a workload to the current one.
+type Rollout struct {
+	State    RolloutState `json:"state"`
+	Revision int          `json:"revision"` // that is being rolled out
+	From     int          `json:"from"`     // newest of the older ones that still run
+	Updated  int          `json:"updated"`  // replicas of the new revision that are ready
+	Outdated int          `json:"outdated"` // replicas of older revisions that still run
+	Message  string       `json:"message"`  // why it has stopped
 }

@@ -155,7 +155,7 @@ func TestDocumentedFields(t *testing.T) {
 	}
 	for _, v := range []any{
 		nodeJSON{}, anchorJSON{}, anchorChange{}, backupJSON{}, Restored{}, tokenJSON{}, contextJSON{}, workloadDetailJSON{}, replicaJSON{}, applied{}, explanationJSON{}, verdictJSON{},
-		imageJSON{}, serviceJSON{}, peerJSON{}, eventJSON{}, resourcesJSON{}, replicasJSON{}, powerJSON{}, api.GPU{}, api.Check{},
+		imageJSON{}, serviceJSON{}, peerJSON{}, eventJSON{}, resourcesJSON{}, replicasJSON{}, powerJSON{}, api.Rollout{}, api.GPU{}, api.Check{},
 	} {
 		for _, name := range jsonNames(v) {
 			if !slices.Contains(words, name) {

@@ -67,7 +67,8 @@ func sampleWorkloads() []api.WorkloadStatus {
 			},
 			CreatedAt: noon.Add(-26 * time.Hour), UpdatedAt: noon.Add(-5 * time.Minute), Version: 40,
 		},
-		State: api.WorkloadDegraded, Running: 2, Ready: 2, Message: "1 of 3 replicas found no node",
+		Rollout: &api.Rollout{State: api.RolloutProgressing, Revision: 2, From: 1, Updated: 2, Outdated: 1},
+		State:   api.WorkloadDegraded, Running: 2, Ready: 2, Message: "1 of 3 replicas found no node",
 		Replicas: []api.Replica{unplaced, replica(1, "12D3KooWPIbbbbbbbbbbb", api.ReplicaReady), replica(0, "12D3KooWVPSaaaaaaaaaa", api.ReplicaReady)},
 	}}
 }

@@ -146,10 +146,19 @@ func workloadFields(p *printer, w api.WorkloadStatus) []field {
 		{"Command", strings.Join(append(slices.Clone(w.Spec.Command), w.Spec.Args...), " ")},
 		{"Ports", strings.Join(ports, ", ")},
 		{"Revision", strconv.Itoa(w.Revision)},
+		{"Rollout", rolloutText(w.Rollout)},
 		{"Labels", pairsOf(w.Labels)},
 		{"Created", ago(p, w.CreatedAt)},
 		{"Updated", ago(p, w.UpdatedAt)},
 	}
+}
+
+// rolloutText says how far a rollout has come.
+func rolloutText(r *api.Rollout) string {
+	if r == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s, %d of revision %d ready, %d of older ones run", r.State, r.Updated, r.Revision, r.Outdated)
 }
 
 // portText writes a port like 80→8080/tcp.

@@ -12,7 +12,7 @@ type workloadJSON struct {
 	Replicas  replicasJSON      `json:"replicas"`
 	State     api.WorkloadState `json:"state"`
 	Image     string            `json:"image"`
-	Rollout   *struct{}         `json:"rollout"` // null: none is under way
+	Rollout   *api.Rollout      `json:"rollout"` // null: none is under way
 	Message   string            `json:"message"`
 	CreatedAt moment            `json:"created_at"`
 	UpdatedAt moment            `json:"updated_at"`
@@ -32,6 +32,7 @@ func newWorkloadJSON(w api.WorkloadStatus) workloadJSON {
 		Replicas:  replicasJSON{Desired: w.Spec.Replicas, Running: w.Running, Ready: w.Ready},
 		State:     w.State,
 		Image:     w.Spec.Image,
+		Rollout:   w.Rollout,
 		Message:   w.Message,
 		CreatedAt: moment(w.CreatedAt),
 		UpdatedAt: moment(w.UpdatedAt),

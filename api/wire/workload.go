@@ -42,6 +42,7 @@ func WorkloadStatusToPB(w api.WorkloadStatus) *pb.WorkloadStatus {
 		Ready:    intToPB(w.Ready),
 		Message:  w.Message,
 		Replicas: list(w.Replicas, ReplicaToPB),
+		Rollout:  rolloutToPB(w.Rollout),
 	}
 }
 
@@ -54,6 +55,27 @@ func WorkloadStatusFromPB(p *pb.WorkloadStatus) api.WorkloadStatus {
 		Ready:    intFromPB(p.GetReady()),
 		Message:  p.GetMessage(),
 		Replicas: list(p.GetReplicas(), ReplicaFromPB),
+		Rollout:  rolloutFromPB(p.GetRollout()),
+	}
+}
+
+func rolloutToPB(r *api.Rollout) *pb.Rollout {
+	if r == nil {
+		return nil
+	}
+	return &pb.Rollout{
+		State: string(r.State), Revision: intToPB(r.Revision), From: intToPB(r.From),
+		Updated: intToPB(r.Updated), Outdated: intToPB(r.Outdated), Message: r.Message,
+	}
+}
+
+func rolloutFromPB(p *pb.Rollout) *api.Rollout {
+	if p == nil {
+		return nil
+	}
+	return &api.Rollout{
+		State: api.RolloutState(p.GetState()), Revision: intFromPB(p.GetRevision()), From: intFromPB(p.GetFrom()),
+		Updated: intFromPB(p.GetUpdated()), Outdated: intFromPB(p.GetOutdated()), Message: p.GetMessage(),
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"github.com/cloudless-project/cloudless/api"
 	"github.com/cloudless-project/cloudless/raftmeta/state"
+	"github.com/cloudless-project/cloudless/sched/reconcile"
 )
 
 // workloadStatus sums a workload up for a person: its replicas as far as they
@@ -48,6 +49,7 @@ func workloadStatus(view state.View, w api.Workload) api.WorkloadStatus {
 			trouble = fmt.Sprintf("%s: %s", r.ID, r.Reason)
 		}
 	}
+	st.Rollout = rollout(w, st.Replicas, current, view.Unplaced(w.Name))
 	desired := w.Spec.Replicas
 	if w.Deleted {
 		desired = 0
@@ -83,6 +85,25 @@ func workloadStatus(view state.View, w api.Workload) api.WorkloadStatus {
 		st.State, st.Message = api.WorkloadDegraded, trouble
 	}
 	return st
+}
+
+// rollout says how far the current revision has come, nil when nothing of an
+// older one lives. lacks is what the scheduler says of the workload.
+func rollout(w api.Workload, replicas []api.Replica, ready int, lacks string) *api.Rollout {
+	r := &api.Rollout{State: api.RolloutProgressing, Revision: w.Revision, Updated: ready}
+	for i := range replicas {
+		if old := &replicas[i]; old.Revision != w.Revision && !old.State.Terminal() && old.Desired != api.DesiredStandby {
+			r.Outdated++
+			r.From = max(r.From, old.Revision)
+		}
+	}
+	if r.Outdated == 0 || w.Deleted {
+		return nil
+	}
+	if reconcile.RolloutStopped(lacks, w.Revision) {
+		r.State, r.Message = api.RolloutStopped, lacks
+	}
+	return r
 }
 
 // cleanEnd is the reason of a replica whose process came to a good end.

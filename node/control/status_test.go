@@ -142,3 +142,32 @@ func TestFailedWorkloadIsNotHealthy(t *testing.T) {
 		t.Errorf("it is %s (%s)", st.State, st.Message)
 	}
 }
+
+func TestRollout(t *testing.T) {
+	c := newCluster(t)
+	c.web()
+	if r := c.status().Rollout; r != nil {
+		t.Errorf("a first revision is rolled out: %+v", r)
+	}
+	c.report("n1", 1, api.ReplicaReport{ID: "web.0.1", State: api.ReplicaReady})
+	c.report("n2", 2, api.ReplicaReport{ID: "web.1.1", State: api.ReplicaReady})
+	spec := api.WorkloadSpec{Image: "docker.io/library/web:2", Replicas: 2, Ports: []api.Port{{Port: 80}}}
+	spec.SetDefaults()
+	c.apply(state.PutWorkload{Name: "web", Spec: spec, Now: epoch})
+	want := api.Rollout{State: api.RolloutProgressing, Revision: 2, From: 1, Outdated: 2}
+	if r := c.status().Rollout; r == nil || *r != want {
+		t.Errorf("got %+v, want %+v", r, want)
+	}
+	c.apply(state.CommitPlan{Now: epoch, Place: []state.Placement{{Workload: "web", Slot: 0, Generation: 2, Revision: 2, Node: "n1"}}})
+	c.report("n1", 1, api.ReplicaReport{ID: "web.0.1", State: api.ReplicaStopped}, api.ReplicaReport{ID: "web.0.2", State: api.ReplicaReady})
+	want.Updated, want.Outdated = 1, 1
+	if r := c.status().Rollout; r == nil || *r != want {
+		t.Errorf("got %+v, want %+v", r, want)
+	}
+	lacks := "the rollout of revision 2 has stopped: it failed 3 times; revision 1 goes on serving"
+	c.apply(state.CommitPlan{Now: epoch, Unplaced: map[string]string{"web": lacks}})
+	want.State, want.Message = api.RolloutStopped, lacks
+	if r := c.status().Rollout; r == nil || *r != want {
+		t.Errorf("got %+v, want %+v", r, want)
+	}
+}

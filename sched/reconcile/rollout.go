@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/cloudless-project/cloudless/api"
 )
@@ -44,7 +45,17 @@ func (k *work) rolloutFault() string {
 	if fault == "" {
 		return ""
 	}
-	return fmt.Sprintf("the rollout of revision %d has stopped: %s; revision %d goes on serving", k.w.Revision, fault, old)
+	return fmt.Sprintf("%s%s; revision %d goes on serving", stopped(k.w.Revision), fault, old)
+}
+
+func stopped(revision int) string {
+	return fmt.Sprintf("the rollout of revision %d has stopped: ", revision)
+}
+
+// RolloutStopped reports whether what a workload lacks, as the plan has it, is
+// that the rollout of a revision has stopped.
+func RolloutStopped(lacks string, revision int) bool {
+	return strings.HasPrefix(lacks, stopped(revision))
 }
 
 func (k *work) liveFault(r *api.Replica) string {

@@ -131,6 +131,7 @@ type WorkloadStatus struct {
 	Ready         int64                  `protobuf:"varint,4,opt,name=ready,proto3" json:"ready,omitempty"`
 	Message       string                 `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
 	Replicas      []*Replica             `protobuf:"bytes,6,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	Rollout       *Rollout               `protobuf:"bytes,7,opt,name=rollout,proto3" json:"rollout,omitempty"` // none when every replica is of the current revision
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -207,6 +208,98 @@ func (x *WorkloadStatus) GetReplicas() []*Replica {
 	return nil
 }
 
+func (x *WorkloadStatus) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+// Rollout is the way from older revisions of a workload to the current one.
+type Rollout struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         string                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`        // progressing or stopped
+	Revision      int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"` // that is being rolled out
+	From          int64                  `protobuf:"varint,3,opt,name=from,proto3" json:"from,omitempty"`         // newest of the older ones that still run
+	Updated       int64                  `protobuf:"varint,4,opt,name=updated,proto3" json:"updated,omitempty"`   // replicas of the new revision that are ready
+	Outdated      int64                  `protobuf:"varint,5,opt,name=outdated,proto3" json:"outdated,omitempty"` // replicas of older revisions that still run
+	Message       string                 `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`    // why it has stopped
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rollout) Reset() {
+	*x = Rollout{}
+	mi := &file_cloudless_v1_workload_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rollout) ProtoMessage() {}
+
+func (x *Rollout) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_workload_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
+func (*Rollout) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Rollout) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Rollout) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Rollout) GetFrom() int64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *Rollout) GetUpdated() int64 {
+	if x != nil {
+		return x.Updated
+	}
+	return 0
+}
+
+func (x *Rollout) GetOutdated() int64 {
+	if x != nil {
+		return x.Outdated
+	}
+	return 0
+}
+
+func (x *Rollout) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 type ApplyWorkloadRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -223,7 +316,7 @@ type ApplyWorkloadRequest struct {
 
 func (x *ApplyWorkloadRequest) Reset() {
 	*x = ApplyWorkloadRequest{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[2]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -235,7 +328,7 @@ func (x *ApplyWorkloadRequest) String() string {
 func (*ApplyWorkloadRequest) ProtoMessage() {}
 
 func (x *ApplyWorkloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[2]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -248,7 +341,7 @@ func (x *ApplyWorkloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyWorkloadRequest.ProtoReflect.Descriptor instead.
 func (*ApplyWorkloadRequest) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{2}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ApplyWorkloadRequest) GetName() string {
@@ -303,7 +396,7 @@ type ApplyWorkloadResponse struct {
 
 func (x *ApplyWorkloadResponse) Reset() {
 	*x = ApplyWorkloadResponse{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[3]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -315,7 +408,7 @@ func (x *ApplyWorkloadResponse) String() string {
 func (*ApplyWorkloadResponse) ProtoMessage() {}
 
 func (x *ApplyWorkloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[3]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -328,7 +421,7 @@ func (x *ApplyWorkloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyWorkloadResponse.ProtoReflect.Descriptor instead.
 func (*ApplyWorkloadResponse) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{3}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ApplyWorkloadResponse) GetWorkload() *WorkloadStatus {
@@ -353,7 +446,7 @@ type ListWorkloadsRequest struct {
 
 func (x *ListWorkloadsRequest) Reset() {
 	*x = ListWorkloadsRequest{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[4]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -365,7 +458,7 @@ func (x *ListWorkloadsRequest) String() string {
 func (*ListWorkloadsRequest) ProtoMessage() {}
 
 func (x *ListWorkloadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[4]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -378,7 +471,7 @@ func (x *ListWorkloadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkloadsRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkloadsRequest) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{4}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{5}
 }
 
 type ListWorkloadsResponse struct {
@@ -390,7 +483,7 @@ type ListWorkloadsResponse struct {
 
 func (x *ListWorkloadsResponse) Reset() {
 	*x = ListWorkloadsResponse{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[5]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -402,7 +495,7 @@ func (x *ListWorkloadsResponse) String() string {
 func (*ListWorkloadsResponse) ProtoMessage() {}
 
 func (x *ListWorkloadsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[5]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -415,7 +508,7 @@ func (x *ListWorkloadsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkloadsResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkloadsResponse) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{5}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListWorkloadsResponse) GetWorkloads() []*WorkloadStatus {
@@ -434,7 +527,7 @@ type GetWorkloadRequest struct {
 
 func (x *GetWorkloadRequest) Reset() {
 	*x = GetWorkloadRequest{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[6]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -446,7 +539,7 @@ func (x *GetWorkloadRequest) String() string {
 func (*GetWorkloadRequest) ProtoMessage() {}
 
 func (x *GetWorkloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[6]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -459,7 +552,7 @@ func (x *GetWorkloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWorkloadRequest.ProtoReflect.Descriptor instead.
 func (*GetWorkloadRequest) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{6}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetWorkloadRequest) GetName() string {
@@ -478,7 +571,7 @@ type GetWorkloadResponse struct {
 
 func (x *GetWorkloadResponse) Reset() {
 	*x = GetWorkloadResponse{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[7]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -490,7 +583,7 @@ func (x *GetWorkloadResponse) String() string {
 func (*GetWorkloadResponse) ProtoMessage() {}
 
 func (x *GetWorkloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[7]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -503,7 +596,7 @@ func (x *GetWorkloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWorkloadResponse.ProtoReflect.Descriptor instead.
 func (*GetWorkloadResponse) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{7}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetWorkloadResponse) GetWorkload() *WorkloadStatus {
@@ -523,7 +616,7 @@ type DeleteWorkloadRequest struct {
 
 func (x *DeleteWorkloadRequest) Reset() {
 	*x = DeleteWorkloadRequest{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[8]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -535,7 +628,7 @@ func (x *DeleteWorkloadRequest) String() string {
 func (*DeleteWorkloadRequest) ProtoMessage() {}
 
 func (x *DeleteWorkloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[8]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -548,7 +641,7 @@ func (x *DeleteWorkloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteWorkloadRequest.ProtoReflect.Descriptor instead.
 func (*DeleteWorkloadRequest) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{8}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DeleteWorkloadRequest) GetName() string {
@@ -573,7 +666,7 @@ type DeleteWorkloadResponse struct {
 
 func (x *DeleteWorkloadResponse) Reset() {
 	*x = DeleteWorkloadResponse{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[9]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -585,7 +678,7 @@ func (x *DeleteWorkloadResponse) String() string {
 func (*DeleteWorkloadResponse) ProtoMessage() {}
 
 func (x *DeleteWorkloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[9]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -598,7 +691,7 @@ func (x *DeleteWorkloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteWorkloadResponse.ProtoReflect.Descriptor instead.
 func (*DeleteWorkloadResponse) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{9}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{10}
 }
 
 type ScaleWorkloadRequest struct {
@@ -612,7 +705,7 @@ type ScaleWorkloadRequest struct {
 
 func (x *ScaleWorkloadRequest) Reset() {
 	*x = ScaleWorkloadRequest{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[10]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +717,7 @@ func (x *ScaleWorkloadRequest) String() string {
 func (*ScaleWorkloadRequest) ProtoMessage() {}
 
 func (x *ScaleWorkloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[10]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +730,7 @@ func (x *ScaleWorkloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleWorkloadRequest.ProtoReflect.Descriptor instead.
 func (*ScaleWorkloadRequest) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{10}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ScaleWorkloadRequest) GetName() string {
@@ -670,7 +763,7 @@ type ScaleWorkloadResponse struct {
 
 func (x *ScaleWorkloadResponse) Reset() {
 	*x = ScaleWorkloadResponse{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[11]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +775,7 @@ func (x *ScaleWorkloadResponse) String() string {
 func (*ScaleWorkloadResponse) ProtoMessage() {}
 
 func (x *ScaleWorkloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[11]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +788,7 @@ func (x *ScaleWorkloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleWorkloadResponse.ProtoReflect.Descriptor instead.
 func (*ScaleWorkloadResponse) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{11}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ScaleWorkloadResponse) GetWorkload() *WorkloadStatus {
@@ -714,7 +807,7 @@ type ExplainWorkloadRequest struct {
 
 func (x *ExplainWorkloadRequest) Reset() {
 	*x = ExplainWorkloadRequest{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[12]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +819,7 @@ func (x *ExplainWorkloadRequest) String() string {
 func (*ExplainWorkloadRequest) ProtoMessage() {}
 
 func (x *ExplainWorkloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[12]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +832,7 @@ func (x *ExplainWorkloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainWorkloadRequest.ProtoReflect.Descriptor instead.
 func (*ExplainWorkloadRequest) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{12}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExplainWorkloadRequest) GetTarget() string {
@@ -758,7 +851,7 @@ type ExplainWorkloadResponse struct {
 
 func (x *ExplainWorkloadResponse) Reset() {
 	*x = ExplainWorkloadResponse{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[13]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +863,7 @@ func (x *ExplainWorkloadResponse) String() string {
 func (*ExplainWorkloadResponse) ProtoMessage() {}
 
 func (x *ExplainWorkloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[13]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +876,7 @@ func (x *ExplainWorkloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainWorkloadResponse.ProtoReflect.Descriptor instead.
 func (*ExplainWorkloadResponse) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{13}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExplainWorkloadResponse) GetExplanation() *Explanation {
@@ -806,7 +899,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[14]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -818,7 +911,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[14]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -831,7 +924,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{14}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Explanation) GetWorkload() string {
@@ -878,7 +971,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[15]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -890,7 +983,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[15]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -903,7 +996,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{15}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Verdict) GetNode() string {
@@ -967,7 +1060,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[16]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1072,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[16]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1085,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{16}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LogsRequest) GetTarget() string {
@@ -1036,7 +1129,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[17]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1048,7 +1141,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[17]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1061,7 +1154,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{17}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LogsResponse) GetTime() *timestamppb.Timestamp {
@@ -1114,7 +1207,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[18]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1219,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[18]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1232,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{18}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ExecRequest) GetMessage() isExecRequest_Message {
@@ -1228,7 +1321,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[19]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1333,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[19]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1346,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{19}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ExecStart) GetTarget() string {
@@ -1309,7 +1402,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[20]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +1414,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[20]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +1427,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{20}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TerminalSize) GetWidth() uint32 {
@@ -1366,7 +1459,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[21]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1471,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[21]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1484,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{21}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ExecResponse) GetMessage() isExecResponse_Message {
@@ -1476,7 +1569,7 @@ type ExecStarted struct {
 
 func (x *ExecStarted) Reset() {
 	*x = ExecStarted{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[22]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +1581,7 @@ func (x *ExecStarted) String() string {
 func (*ExecStarted) ProtoMessage() {}
 
 func (x *ExecStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[22]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +1594,7 @@ func (x *ExecStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStarted.ProtoReflect.Descriptor instead.
 func (*ExecStarted) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{22}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ExecStarted) GetReplica() string {
@@ -1528,7 +1621,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[23]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1540,7 +1633,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[23]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1553,7 +1646,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{23}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ExecExit) GetCode() int32 {
@@ -1581,14 +1674,22 @@ const file_cloudless_v1_workload_proto_rawDesc = "" +
 	"\aversion\x18\b \x01(\x04R\aversion\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd7\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x88\x02\n" +
 	"\x0eWorkloadStatus\x122\n" +
 	"\bworkload\x18\x01 \x01(\v2\x16.cloudless.v1.WorkloadR\bworkload\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x18\n" +
 	"\arunning\x18\x03 \x01(\x03R\arunning\x12\x14\n" +
 	"\x05ready\x18\x04 \x01(\x03R\x05ready\x12\x18\n" +
 	"\amessage\x18\x05 \x01(\tR\amessage\x121\n" +
-	"\breplicas\x18\x06 \x03(\v2\x15.cloudless.v1.ReplicaR\breplicas\"\xc6\x02\n" +
+	"\breplicas\x18\x06 \x03(\v2\x15.cloudless.v1.ReplicaR\breplicas\x12/\n" +
+	"\arollout\x18\a \x01(\v2\x15.cloudless.v1.RolloutR\arollout\"\x9f\x01\n" +
+	"\aRollout\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\x03R\x04from\x12\x18\n" +
+	"\aupdated\x18\x04 \x01(\x03R\aupdated\x12\x1a\n" +
+	"\boutdated\x18\x05 \x01(\x03R\boutdated\x12\x18\n" +
+	"\amessage\x18\x06 \x01(\tR\amessage\"\xc6\x02\n" +
 	"\x14ApplyWorkloadRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12F\n" +
 	"\x06labels\x18\x02 \x03(\v2..cloudless.v1.ApplyWorkloadRequest.LabelsEntryR\x06labels\x12.\n" +
@@ -1705,85 +1806,87 @@ func file_cloudless_v1_workload_proto_rawDescGZIP() []byte {
 	return file_cloudless_v1_workload_proto_rawDescData
 }
 
-var file_cloudless_v1_workload_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_cloudless_v1_workload_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_cloudless_v1_workload_proto_goTypes = []any{
 	(*Workload)(nil),                // 0: cloudless.v1.Workload
 	(*WorkloadStatus)(nil),          // 1: cloudless.v1.WorkloadStatus
-	(*ApplyWorkloadRequest)(nil),    // 2: cloudless.v1.ApplyWorkloadRequest
-	(*ApplyWorkloadResponse)(nil),   // 3: cloudless.v1.ApplyWorkloadResponse
-	(*ListWorkloadsRequest)(nil),    // 4: cloudless.v1.ListWorkloadsRequest
-	(*ListWorkloadsResponse)(nil),   // 5: cloudless.v1.ListWorkloadsResponse
-	(*GetWorkloadRequest)(nil),      // 6: cloudless.v1.GetWorkloadRequest
-	(*GetWorkloadResponse)(nil),     // 7: cloudless.v1.GetWorkloadResponse
-	(*DeleteWorkloadRequest)(nil),   // 8: cloudless.v1.DeleteWorkloadRequest
-	(*DeleteWorkloadResponse)(nil),  // 9: cloudless.v1.DeleteWorkloadResponse
-	(*ScaleWorkloadRequest)(nil),    // 10: cloudless.v1.ScaleWorkloadRequest
-	(*ScaleWorkloadResponse)(nil),   // 11: cloudless.v1.ScaleWorkloadResponse
-	(*ExplainWorkloadRequest)(nil),  // 12: cloudless.v1.ExplainWorkloadRequest
-	(*ExplainWorkloadResponse)(nil), // 13: cloudless.v1.ExplainWorkloadResponse
-	(*Explanation)(nil),             // 14: cloudless.v1.Explanation
-	(*Verdict)(nil),                 // 15: cloudless.v1.Verdict
-	(*LogsRequest)(nil),             // 16: cloudless.v1.LogsRequest
-	(*LogsResponse)(nil),            // 17: cloudless.v1.LogsResponse
-	(*ExecRequest)(nil),             // 18: cloudless.v1.ExecRequest
-	(*ExecStart)(nil),               // 19: cloudless.v1.ExecStart
-	(*TerminalSize)(nil),            // 20: cloudless.v1.TerminalSize
-	(*ExecResponse)(nil),            // 21: cloudless.v1.ExecResponse
-	(*ExecStarted)(nil),             // 22: cloudless.v1.ExecStarted
-	(*ExecExit)(nil),                // 23: cloudless.v1.ExecExit
-	nil,                             // 24: cloudless.v1.Workload.LabelsEntry
-	nil,                             // 25: cloudless.v1.ApplyWorkloadRequest.LabelsEntry
-	nil,                             // 26: cloudless.v1.Verdict.TermsEntry
-	nil,                             // 27: cloudless.v1.ExecStart.EnvEntry
-	(*WorkloadSpec)(nil),            // 28: cloudless.v1.WorkloadSpec
-	(*timestamppb.Timestamp)(nil),   // 29: google.protobuf.Timestamp
-	(*Replica)(nil),                 // 30: cloudless.v1.Replica
+	(*Rollout)(nil),                 // 2: cloudless.v1.Rollout
+	(*ApplyWorkloadRequest)(nil),    // 3: cloudless.v1.ApplyWorkloadRequest
+	(*ApplyWorkloadResponse)(nil),   // 4: cloudless.v1.ApplyWorkloadResponse
+	(*ListWorkloadsRequest)(nil),    // 5: cloudless.v1.ListWorkloadsRequest
+	(*ListWorkloadsResponse)(nil),   // 6: cloudless.v1.ListWorkloadsResponse
+	(*GetWorkloadRequest)(nil),      // 7: cloudless.v1.GetWorkloadRequest
+	(*GetWorkloadResponse)(nil),     // 8: cloudless.v1.GetWorkloadResponse
+	(*DeleteWorkloadRequest)(nil),   // 9: cloudless.v1.DeleteWorkloadRequest
+	(*DeleteWorkloadResponse)(nil),  // 10: cloudless.v1.DeleteWorkloadResponse
+	(*ScaleWorkloadRequest)(nil),    // 11: cloudless.v1.ScaleWorkloadRequest
+	(*ScaleWorkloadResponse)(nil),   // 12: cloudless.v1.ScaleWorkloadResponse
+	(*ExplainWorkloadRequest)(nil),  // 13: cloudless.v1.ExplainWorkloadRequest
+	(*ExplainWorkloadResponse)(nil), // 14: cloudless.v1.ExplainWorkloadResponse
+	(*Explanation)(nil),             // 15: cloudless.v1.Explanation
+	(*Verdict)(nil),                 // 16: cloudless.v1.Verdict
+	(*LogsRequest)(nil),             // 17: cloudless.v1.LogsRequest
+	(*LogsResponse)(nil),            // 18: cloudless.v1.LogsResponse
+	(*ExecRequest)(nil),             // 19: cloudless.v1.ExecRequest
+	(*ExecStart)(nil),               // 20: cloudless.v1.ExecStart
+	(*TerminalSize)(nil),            // 21: cloudless.v1.TerminalSize
+	(*ExecResponse)(nil),            // 22: cloudless.v1.ExecResponse
+	(*ExecStarted)(nil),             // 23: cloudless.v1.ExecStarted
+	(*ExecExit)(nil),                // 24: cloudless.v1.ExecExit
+	nil,                             // 25: cloudless.v1.Workload.LabelsEntry
+	nil,                             // 26: cloudless.v1.ApplyWorkloadRequest.LabelsEntry
+	nil,                             // 27: cloudless.v1.Verdict.TermsEntry
+	nil,                             // 28: cloudless.v1.ExecStart.EnvEntry
+	(*WorkloadSpec)(nil),            // 29: cloudless.v1.WorkloadSpec
+	(*timestamppb.Timestamp)(nil),   // 30: google.protobuf.Timestamp
+	(*Replica)(nil),                 // 31: cloudless.v1.Replica
 }
 var file_cloudless_v1_workload_proto_depIdxs = []int32{
-	24, // 0: cloudless.v1.Workload.labels:type_name -> cloudless.v1.Workload.LabelsEntry
-	28, // 1: cloudless.v1.Workload.spec:type_name -> cloudless.v1.WorkloadSpec
-	29, // 2: cloudless.v1.Workload.created_at:type_name -> google.protobuf.Timestamp
-	29, // 3: cloudless.v1.Workload.updated_at:type_name -> google.protobuf.Timestamp
+	25, // 0: cloudless.v1.Workload.labels:type_name -> cloudless.v1.Workload.LabelsEntry
+	29, // 1: cloudless.v1.Workload.spec:type_name -> cloudless.v1.WorkloadSpec
+	30, // 2: cloudless.v1.Workload.created_at:type_name -> google.protobuf.Timestamp
+	30, // 3: cloudless.v1.Workload.updated_at:type_name -> google.protobuf.Timestamp
 	0,  // 4: cloudless.v1.WorkloadStatus.workload:type_name -> cloudless.v1.Workload
-	30, // 5: cloudless.v1.WorkloadStatus.replicas:type_name -> cloudless.v1.Replica
-	25, // 6: cloudless.v1.ApplyWorkloadRequest.labels:type_name -> cloudless.v1.ApplyWorkloadRequest.LabelsEntry
-	28, // 7: cloudless.v1.ApplyWorkloadRequest.spec:type_name -> cloudless.v1.WorkloadSpec
-	1,  // 8: cloudless.v1.ApplyWorkloadResponse.workload:type_name -> cloudless.v1.WorkloadStatus
-	1,  // 9: cloudless.v1.ListWorkloadsResponse.workloads:type_name -> cloudless.v1.WorkloadStatus
-	1,  // 10: cloudless.v1.GetWorkloadResponse.workload:type_name -> cloudless.v1.WorkloadStatus
-	1,  // 11: cloudless.v1.ScaleWorkloadResponse.workload:type_name -> cloudless.v1.WorkloadStatus
-	14, // 12: cloudless.v1.ExplainWorkloadResponse.explanation:type_name -> cloudless.v1.Explanation
-	15, // 13: cloudless.v1.Explanation.verdicts:type_name -> cloudless.v1.Verdict
-	26, // 14: cloudless.v1.Verdict.terms:type_name -> cloudless.v1.Verdict.TermsEntry
-	29, // 15: cloudless.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	29, // 16: cloudless.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
-	19, // 17: cloudless.v1.ExecRequest.start:type_name -> cloudless.v1.ExecStart
-	20, // 18: cloudless.v1.ExecRequest.resize:type_name -> cloudless.v1.TerminalSize
-	27, // 19: cloudless.v1.ExecStart.env:type_name -> cloudless.v1.ExecStart.EnvEntry
-	20, // 20: cloudless.v1.ExecStart.size:type_name -> cloudless.v1.TerminalSize
-	22, // 21: cloudless.v1.ExecResponse.started:type_name -> cloudless.v1.ExecStarted
-	23, // 22: cloudless.v1.ExecResponse.exit:type_name -> cloudless.v1.ExecExit
-	2,  // 23: cloudless.v1.WorkloadService.ApplyWorkload:input_type -> cloudless.v1.ApplyWorkloadRequest
-	4,  // 24: cloudless.v1.WorkloadService.ListWorkloads:input_type -> cloudless.v1.ListWorkloadsRequest
-	6,  // 25: cloudless.v1.WorkloadService.GetWorkload:input_type -> cloudless.v1.GetWorkloadRequest
-	8,  // 26: cloudless.v1.WorkloadService.DeleteWorkload:input_type -> cloudless.v1.DeleteWorkloadRequest
-	10, // 27: cloudless.v1.WorkloadService.ScaleWorkload:input_type -> cloudless.v1.ScaleWorkloadRequest
-	12, // 28: cloudless.v1.WorkloadService.ExplainWorkload:input_type -> cloudless.v1.ExplainWorkloadRequest
-	16, // 29: cloudless.v1.WorkloadService.Logs:input_type -> cloudless.v1.LogsRequest
-	18, // 30: cloudless.v1.WorkloadService.Exec:input_type -> cloudless.v1.ExecRequest
-	3,  // 31: cloudless.v1.WorkloadService.ApplyWorkload:output_type -> cloudless.v1.ApplyWorkloadResponse
-	5,  // 32: cloudless.v1.WorkloadService.ListWorkloads:output_type -> cloudless.v1.ListWorkloadsResponse
-	7,  // 33: cloudless.v1.WorkloadService.GetWorkload:output_type -> cloudless.v1.GetWorkloadResponse
-	9,  // 34: cloudless.v1.WorkloadService.DeleteWorkload:output_type -> cloudless.v1.DeleteWorkloadResponse
-	11, // 35: cloudless.v1.WorkloadService.ScaleWorkload:output_type -> cloudless.v1.ScaleWorkloadResponse
-	13, // 36: cloudless.v1.WorkloadService.ExplainWorkload:output_type -> cloudless.v1.ExplainWorkloadResponse
-	17, // 37: cloudless.v1.WorkloadService.Logs:output_type -> cloudless.v1.LogsResponse
-	21, // 38: cloudless.v1.WorkloadService.Exec:output_type -> cloudless.v1.ExecResponse
-	31, // [31:39] is the sub-list for method output_type
-	23, // [23:31] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	31, // 5: cloudless.v1.WorkloadStatus.replicas:type_name -> cloudless.v1.Replica
+	2,  // 6: cloudless.v1.WorkloadStatus.rollout:type_name -> cloudless.v1.Rollout
+	26, // 7: cloudless.v1.ApplyWorkloadRequest.labels:type_name -> cloudless.v1.ApplyWorkloadRequest.LabelsEntry
+	29, // 8: cloudless.v1.ApplyWorkloadRequest.spec:type_name -> cloudless.v1.WorkloadSpec
+	1,  // 9: cloudless.v1.ApplyWorkloadResponse.workload:type_name -> cloudless.v1.WorkloadStatus
+	1,  // 10: cloudless.v1.ListWorkloadsResponse.workloads:type_name -> cloudless.v1.WorkloadStatus
+	1,  // 11: cloudless.v1.GetWorkloadResponse.workload:type_name -> cloudless.v1.WorkloadStatus
+	1,  // 12: cloudless.v1.ScaleWorkloadResponse.workload:type_name -> cloudless.v1.WorkloadStatus
+	15, // 13: cloudless.v1.ExplainWorkloadResponse.explanation:type_name -> cloudless.v1.Explanation
+	16, // 14: cloudless.v1.Explanation.verdicts:type_name -> cloudless.v1.Verdict
+	27, // 15: cloudless.v1.Verdict.terms:type_name -> cloudless.v1.Verdict.TermsEntry
+	30, // 16: cloudless.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	30, // 17: cloudless.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
+	20, // 18: cloudless.v1.ExecRequest.start:type_name -> cloudless.v1.ExecStart
+	21, // 19: cloudless.v1.ExecRequest.resize:type_name -> cloudless.v1.TerminalSize
+	28, // 20: cloudless.v1.ExecStart.env:type_name -> cloudless.v1.ExecStart.EnvEntry
+	21, // 21: cloudless.v1.ExecStart.size:type_name -> cloudless.v1.TerminalSize
+	23, // 22: cloudless.v1.ExecResponse.started:type_name -> cloudless.v1.ExecStarted
+	24, // 23: cloudless.v1.ExecResponse.exit:type_name -> cloudless.v1.ExecExit
+	3,  // 24: cloudless.v1.WorkloadService.ApplyWorkload:input_type -> cloudless.v1.ApplyWorkloadRequest
+	5,  // 25: cloudless.v1.WorkloadService.ListWorkloads:input_type -> cloudless.v1.ListWorkloadsRequest
+	7,  // 26: cloudless.v1.WorkloadService.GetWorkload:input_type -> cloudless.v1.GetWorkloadRequest
+	9,  // 27: cloudless.v1.WorkloadService.DeleteWorkload:input_type -> cloudless.v1.DeleteWorkloadRequest
+	11, // 28: cloudless.v1.WorkloadService.ScaleWorkload:input_type -> cloudless.v1.ScaleWorkloadRequest
+	13, // 29: cloudless.v1.WorkloadService.ExplainWorkload:input_type -> cloudless.v1.ExplainWorkloadRequest
+	17, // 30: cloudless.v1.WorkloadService.Logs:input_type -> cloudless.v1.LogsRequest
+	19, // 31: cloudless.v1.WorkloadService.Exec:input_type -> cloudless.v1.ExecRequest
+	4,  // 32: cloudless.v1.WorkloadService.ApplyWorkload:output_type -> cloudless.v1.ApplyWorkloadResponse
+	6,  // 33: cloudless.v1.WorkloadService.ListWorkloads:output_type -> cloudless.v1.ListWorkloadsResponse
+	8,  // 34: cloudless.v1.WorkloadService.GetWorkload:output_type -> cloudless.v1.GetWorkloadResponse
+	10, // 35: cloudless.v1.WorkloadService.DeleteWorkload:output_type -> cloudless.v1.DeleteWorkloadResponse
+	12, // 36: cloudless.v1.WorkloadService.ScaleWorkload:output_type -> cloudless.v1.ScaleWorkloadResponse
+	14, // 37: cloudless.v1.WorkloadService.ExplainWorkload:output_type -> cloudless.v1.ExplainWorkloadResponse
+	18, // 38: cloudless.v1.WorkloadService.Logs:output_type -> cloudless.v1.LogsResponse
+	22, // 39: cloudless.v1.WorkloadService.Exec:output_type -> cloudless.v1.ExecResponse
+	32, // [32:40] is the sub-list for method output_type
+	24, // [24:32] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_cloudless_v1_workload_proto_init() }
@@ -1793,14 +1896,14 @@ func file_cloudless_v1_workload_proto_init() {
 	}
 	file_cloudless_v1_replica_proto_init()
 	file_cloudless_v1_workload_spec_proto_init()
-	file_cloudless_v1_workload_proto_msgTypes[16].OneofWrappers = []any{}
-	file_cloudless_v1_workload_proto_msgTypes[18].OneofWrappers = []any{
+	file_cloudless_v1_workload_proto_msgTypes[17].OneofWrappers = []any{}
+	file_cloudless_v1_workload_proto_msgTypes[19].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Stdin)(nil),
 		(*ExecRequest_Resize)(nil),
 		(*ExecRequest_CloseStdin)(nil),
 	}
-	file_cloudless_v1_workload_proto_msgTypes[21].OneofWrappers = []any{
+	file_cloudless_v1_workload_proto_msgTypes[22].OneofWrappers = []any{
 		(*ExecResponse_Started)(nil),
 		(*ExecResponse_Stdout)(nil),
 		(*ExecResponse_Stderr)(nil),
@@ -1812,7 +1915,7 @@ func file_cloudless_v1_workload_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cloudless_v1_workload_proto_rawDesc), len(file_cloudless_v1_workload_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
