@@ -220,7 +220,7 @@ func nodeFields(p *printer, n api.NodeStatus) []field {
 		{"Path", joined(string(n.Path), strings.Trim(milliseconds(n.RTT), none))},
 		{"NAT", string(i.NAT)},
 		{"Uplink", uplinkText(i)},
-		{"Addresses", strings.Join(i.Addresses, ", ")},
+		{"Addresses", addressesText(i.Addresses)},
 		{"Containers", n.Subnet},
 		{"Capacity", amount(i.Capacity)},
 		{"Allocated", amount(n.Allocated)},

@@ -8,7 +8,8 @@ import (
 	"github.com/cloudless-project/cloudless/api"
 )
 
-// What a person reads of a node's hardware; "" where there is nothing to say.
+// What a person reads of a node's hardware and addresses; "" where there is
+// nothing to say.
 
 func cgroupText(version string) string {
 	if version == "" {
@@ -65,4 +66,22 @@ func uplinkText(i api.Inventory) string {
 		api.BandwidthOperator: "as it was told", api.BandwidthMeasured: "measured",
 	}[i.BandwidthSource], "as it says")
 	return fmt.Sprintf("%s, %s", i.Capacity.Bandwidth, how)
+}
+
+// addressesText leaves out those through relays: they are long, and the node's
+// own are what a person looks for.
+func addressesText(all []string) string {
+	var own []string
+	relays := 0
+	for _, a := range all {
+		if strings.Contains(a, "/p2p-circuit") {
+			relays++
+		} else {
+			own = append(own, a)
+		}
+	}
+	if relays > 0 {
+		own = append(own, fmt.Sprintf("%d through relays", relays))
+	}
+	return strings.Join(own, ", ")
 }

@@ -16,7 +16,7 @@ func sampleNodes() []api.NodeStatus {
 					Taints: []api.Taint{{Key: "gpu", Value: "yes", Effect: "NoSchedule"}},
 					Arch:   "arm64", OS: "linux", Kernel: "6.18.0", Version: "v0.1.0", Runtime: "containerd 2.4.2",
 					Worker: true, Anchor: "auto", Capacity: api.Resources{CPU: 4000, Memory: 4 << 30, Storage: 32 << 30, Bandwidth: 10e6},
-					Addresses: []string{"/ip4/192.168.1.7/udp/4717/quic-v1"}, NAT: api.NATCone, Cgroup: "v2", StorageClass: api.StorageEMMC,
+					Addresses: []string{"/ip4/192.168.1.7/udp/4717/quic-v1", "/ip4/192.0.2.1/tcp/4717/p2p/12D3KooWVPSaaaaaaaaaa/p2p-circuit"}, NAT: api.NATCone, Cgroup: "v2", StorageClass: api.StorageEMMC,
 					GPUs:  []api.GPU{{Vendor: "Broadcom", Model: "2711-v3d", Driver: "v3d"}},
 					Power: api.Power{Source: api.PowerBattery, Percent: 40}, BandwidthSource: api.BandwidthMeasured,
 				},
