@@ -103,7 +103,8 @@ func (m *Mesh) serveProbe() {
 // probeAll measures every admitted peer again and again.
 func (m *Mesh) probeAll(ctx context.Context) {
 	for {
-		pause := m.cfg.ProbeEvery*4/5 + rand.N(m.cfg.ProbeEvery*2/5+1)
+		every := m.cfg.ProbeEvery * time.Duration(1+len(m.members(nil))/probeParallel) // so that what many peers cost is bounded
+		pause := every*4/5 + rand.N(every*2/5+1)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():

@@ -20,6 +20,8 @@ import (
 
 const (
 	pulseEvery   = time.Second
+	pulseIdle    = 5                       // only every so many, where streams are open and hardly used
+	pulseBusy    = 4096                    // bytes per second that make a use
 	pulseTimeout = 1200 * time.Millisecond // without an answer a connection is silent
 	pulseAgain   = 800 * time.Millisecond  // for the last chance of one that is about to be closed
 	pulseFor     = 30 * time.Second        // how long a peer is watched after it was dialled
@@ -30,8 +32,10 @@ const (
 )
 
 // pulses finds direct connections that have died without a word: libp2p takes
-// 30 seconds and more to see it. Those that carry streams, or were chosen for
-// one lately, are probed every second. One that does not answer is passed over
+// 30 seconds and more to see it. Those that carry traffic, or were chosen for
+// a stream lately, are probed every second; those that are only held open, as
+// that to the leading anchor always is, every few seconds: a probe each second
+// and way would be most of what an idle node sends. One that does not answer is passed over
 // for a relayed one until it answers again; without a relayed one the peer is
 // asked by a relay, and when it answers there, the dead connection is closed.
 type pulses struct {
@@ -137,7 +141,7 @@ func (u *pulses) release(p peer.ID) {
 func (m *Mesh) watchPaths(ctx context.Context) {
 	tick := time.NewTicker(pulseEvery)
 	defer tick.Stop()
-	for {
+	for n := 0; ; n++ {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -145,7 +149,7 @@ func (m *Mesh) watchPaths(ctx context.Context) {
 		}
 		m.pulses.prune()
 		for _, s := range m.members(nil) {
-			if (m.pulses.wasUsed(s.id) || m.busy(s.id)) && m.pulses.claim(s.id) {
+			if (m.pulses.wasUsed(s.id) || m.busy(s.id, n%pulseIdle == 0)) && m.pulses.claim(s.id) {
 				m.spawn(func() {
 					defer m.pulses.release(s.id)
 					m.feelPulse(ctx, s.id)
@@ -155,8 +159,12 @@ func (m *Mesh) watchPaths(ctx context.Context) {
 	}
 }
 
-// busy reports whether p has streams on a direct connection, gossip aside.
-func (m *Mesh) busy(p peer.ID) bool {
+// busy reports whether p has streams on a direct connection, gossip aside, and
+// traffic; idle means that the streams are enough.
+func (m *Mesh) busy(p peer.ID, idle bool) bool {
+	if traffic := m.counter.GetBandwidthForPeer(p); !idle && traffic.RateIn+traffic.RateOut < pulseBusy {
+		return false
+	}
 	for _, c := range m.host.Network().ConnsToPeer(p) {
 		if pathOf(c) == api.PathRelayed {
 			continue
