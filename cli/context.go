@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -72,7 +73,7 @@ type contextJSON struct {
 func newContextJSON(c *clusterAccess, current string) contextJSON {
 	j := contextJSON{
 		Name: c.Name, Current: c.Name == current, Cluster: c.Cluster, ClusterName: c.ClusterName,
-		Operator: c.Operator, Roles: append([]api.Role{}, c.Roles...), Peers: append([]string{}, c.Peers...),
+		Operator: c.Operator, Roles: append([]api.Role{}, c.Roles...), Peers: slices.Concat([]string{}, c.Peers, c.Others),
 	}
 	if credentials, err := c.credentials(); err == nil {
 		j.ExpiresAt = moment(credentials.certificate.NotAfter)

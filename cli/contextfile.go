@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"time"
 
 	"github.com/goccy/go-yaml"
 
@@ -40,8 +41,10 @@ type clusterAccess struct {
 	ClusterName string     `yaml:"cluster_name"`
 	Operator    string     `yaml:"operator"`
 	Roles       []api.Role `yaml:"roles"`
-	Peers       []string   `yaml:"peers"` // multiaddrs that end in /p2p/<peer-id>
-	CA          string     `yaml:"ca"`    // PEM
+	Peers       []string   `yaml:"peers"`             // of anchors and relays: multiaddrs that end in /p2p/<peer-id>
+	Others      []string   `yaml:"others,omitempty"`  // of some nodes that are neither, to ask when no anchor answers
+	Learned     time.Time  `yaml:"learned,omitempty"` // when the two lists were asked for last
+	CA          string     `yaml:"ca"`                // PEM
 	Certificate string     `yaml:"certificate"`
 	Key         string     `yaml:"key"`
 }

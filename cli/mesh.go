@@ -14,8 +14,10 @@ import (
 )
 
 const (
-	// tryPeer is how long one peer may take to answer before the next is tried.
+	// tryPeer is how long one peer may take to answer.
 	tryPeer = 8 * time.Second
+	// nextPeer is how long one is waited for before the next is tried as well.
+	nextPeer = 1500 * time.Millisecond
 )
 
 // connectMesh joins the mesh with a context's identity, as a guest that only
@@ -46,7 +48,7 @@ func (a *app) connectMesh(ctx context.Context, all *contexts, access *clusterAcc
 		return nil, nil, err
 	}
 	a.renewIfDue(ctx, c, all, access, own)
-	return c, func() { _ = c.Close(); stop() }, nil
+	return c, func() { a.learnIfDue(c, access); _ = c.Close(); stop() }, nil
 }
 
 // candidates are the peers that one command may talk to.
@@ -68,19 +70,26 @@ func (a *clusterAccess) contacts(peer string) (candidates, error) {
 		c.add(contact)
 		return c, nil
 	}
-	for _, address := range a.Peers {
-		contact, err := p2p.ParseContact(address)
-		if err != nil {
-			continue // one bad line must not cost the others theirs
-		}
-		contact.Anchor, contact.Relay = true, true
-		c.add(contact)
-	}
+	c.addAll(a.Peers, true)
+	c.addAll(a.Others, false)
 	if len(c.wanted) == 0 {
 		return candidates{}, api.Errorf(api.KindInvalid, "the context %s names no peer that could be asked", a.Name).
 			WithHint("name one with --peer, or log in again")
 	}
 	return c, nil
+}
+
+// addAll adds peers by their addresses; relays are those through which the
+// others are reached.
+func (c *candidates) addAll(addresses []string, relays bool) {
+	for _, address := range addresses {
+		contact, err := p2p.ParseContact(address)
+		if err != nil {
+			continue // one bad line must not cost the others theirs
+		}
+		contact.Anchor, contact.Relay = relays, relays
+		c.add(contact)
+	}
 }
 
 // add merges the addresses of one peer.
@@ -115,28 +124,60 @@ func startMesh(ctx context.Context, own credentials, cluster string, known []p2p
 	return mesh, func() { cancel(); <-ended }, nil
 }
 
-// dialAny opens a stream to the first peer that answers.
+// dialAny opens a stream to the first peer that answers. The next one is tried
+// when one has failed, or does not answer soon.
 func dialAny(ctx context.Context, mesh *p2p.Mesh, peers []api.NodeID) (net.Conn, error) {
-	var first error
-	for _, peer := range peers {
-		conn, err := dialOne(ctx, mesh, peer)
-		if err == nil {
-			return conn, nil
-		}
-		if first == nil {
-			first = err
-		}
-		if ctx.Err() != nil {
-			break
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make(chan dialed)
+	errs := make([]error, len(peers))
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for started, running := 0, 0; started < len(peers) || running > 0; {
+		select {
+		case <-next.C:
+			if started == len(peers) {
+				continue
+			}
+			go dialOne(ctx, mesh, peers[started], started, results)
+			started, running = started+1, running+1
+			next.Reset(nextPeer)
+		case r := <-results:
+			if r.err == nil {
+				return r.conn, nil
+			}
+			errs[r.index], running = r.err, running-1
+			next.Reset(0)
+		case <-ctx.Done():
+			errs = append(errs, context.Cause(ctx))
+			started, running = len(peers), 0
 		}
 	}
-	return nil, first
+	return nil, errs[slices.IndexFunc(errs, func(err error) bool { return err != nil })]
 }
 
-func dialOne(ctx context.Context, mesh *p2p.Mesh, peer api.NodeID) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, tryPeer)
+// dialed is how one attempt ended.
+type dialed struct {
+	index int
+	conn  net.Conn
+	err   error
+}
+
+func dialOne(ctx context.Context, mesh *p2p.Mesh, peer api.NodeID, index int, results chan<- dialed) {
+	within, cancel := context.WithTimeout(ctx, tryPeer)
 	defer cancel()
-	return mesh.Dial(ctx, peer, api.ProtoAPI)
+	r := dialed{index: index}
+	conn, err := mesh.Dial(within, peer, api.ProtoAPI)
+	if r.err = err; err == nil {
+		r.conn = conn
+	}
+	select {
+	case results <- r:
+	case <-ctx.Done(): // another one was faster
+		if err == nil {
+			_ = conn.Close()
+		}
+	}
 }
 
 // guest admits peers by the cluster's authority alone: it sees no revocations,
@@ -151,9 +192,8 @@ func (g guest) Verify(peer api.NodeID, certificate []byte) (api.Member, error) {
 
 func (guest) Revoked(api.NodeID) bool { return false }
 
-// renewIfDue replaces a certificate that is past the middle of its life, and
-// the addresses of the anchors with those of today. When that fails, the
-// command goes on: the present certificate is still good.
+// renewIfDue replaces a certificate that is past the middle of its life. When
+// that fails, the command goes on: the present certificate is still good.
 func (a *app) renewIfDue(ctx context.Context, c *client.Client, all *contexts, access *clusterAccess, own credentials) {
 	now := a.now()
 	if now.Before(identity.RenewAt(own.certificate.NotBefore, own.certificate.NotAfter, 0)) {
@@ -177,9 +217,6 @@ func renew(ctx context.Context, c *client.Client, all *contexts, access *cluster
 	if err := access.accept(der, own.trust, identity.NodeID(publicKey(own.key)), now); err != nil {
 		return err
 	}
-	if nodes, err := c.Nodes(ctx); err == nil {
-		access.learnPeers(nodes)
-	}
 	return all.save()
 }
 
@@ -195,20 +232,4 @@ func (a *clusterAccess) accept(der []byte, trust identity.Trust, self api.NodeID
 	}
 	a.Certificate, a.Operator, a.Roles = text, member.Operator, member.Roles
 	return nil
-}
-
-// learnPeers replaces the peers with the anchors and relays of today, if any.
-func (a *clusterAccess) learnPeers(nodes []api.NodeStatus) {
-	var peers []string
-	for _, n := range nodes {
-		if !n.Voter && !n.Inventory.Public {
-			continue
-		}
-		for _, address := range n.Inventory.Addresses {
-			peers = append(peers, address+"/p2p/"+string(n.ID))
-		}
-	}
-	if len(peers) > 0 {
-		a.Peers = peers
-	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -231,6 +232,60 @@ func TestPeersAreLearned(t *testing.T) {
 	access.learnPeers(nodes)
 	if want := "/ip4/192.0.2.1/tcp/4717/p2p/12D3KooWVPSaaaaaaaaaa"; len(access.Peers) != 1 || access.Peers[0] != want {
 		t.Errorf("got %v, want %s", access.Peers, want)
+	}
+	if access.Others != nil {
+		t.Errorf("a node that is not well is among the others: %v", access.Others)
+	}
+
+	home := nodes[0]
+	home.State, home.Inventory.Addresses = api.NodeReady, nil
+	for i := range 10 {
+		home.Inventory.Addresses = append(home.Inventory.Addresses, fmt.Sprintf("/ip4/192.168.1.%d/tcp/4717", i), fmt.Sprintf("/ip4/192.0.2.%d/tcp/4717/p2p/%s/p2p-circuit", i, nodes[1].ID))
+	}
+	for range 20 {
+		nodes = append(nodes, home)
+	}
+	access.learnPeers(nodes)
+	if len(access.Peers) != 1 || len(access.Others) != maxContextPeers*(maxPeerDirect+maxPeerRelayed) {
+		t.Errorf("%d peers and %d others", len(access.Peers), len(access.Others))
+	}
+}
+
+// TestOthersAnswerWithoutAnchors: the anchors of a context are away, another
+// node is there; whoever uses the context learns of more.
+func TestOthersAnswerWithoutAnchors(t *testing.T) {
+	a := newAnchor(t)
+	laptop(t)
+	now := time.Now()
+	if got := runAt(t, now, "login", a.token.String(), "--name", "alice"); got.code != 0 {
+		t.Fatalf("login: %+v", got)
+	}
+	all, err := loadContexts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	away, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all.Contexts[0].Peers = []string{"/ip4/127.0.0.1/tcp/1/p2p/" + string(identity.NodeID(away))}
+	all.Contexts[0].Others = []string{a.address}
+	if err := all.save(); err != nil {
+		t.Fatal(err)
+	}
+	got := runAt(t, now, "--context", "home", "node", "list", "-o", "name")
+	if got.code != 0 || got.stdout != "pi\nvps\n" || got.stderr != "" {
+		t.Errorf("node list by another node: %+v", got)
+	}
+	if all, err = loadContexts(); err != nil || !all.Contexts[0].Learned.Equal(now) || all.Contexts[0].Others != nil {
+		t.Errorf("nothing was learned: %+v, %v", all.Contexts[0], err)
+	}
+	all.Contexts[0].Others = []string{"damaged"}
+	if err := all.save(); err != nil {
+		t.Fatal(err)
+	}
+	if got := runAt(t, now, "--context", "home", "node", "list"); got.code != exitUnreachable || !strings.Contains(got.stderr, "cannot be reached") {
+		t.Errorf("nobody is there: %+v", got)
 	}
 }
 

@@ -18,7 +18,9 @@
 //
 // What it needs: an Admission, which shows this device's certificate and
 // judges those of others, and the contacts of the members (SetMembers), which
-// carry their LAN addresses as well as the public ones.
+// carry their LAN addresses as well as the public ones. What members say of
+// themselves (records) adds to that; Records and Config.Records carry it over a
+// restart.
 //
 // What it never does: decide who is a member, keep state on disk, or trust an
 // address.
@@ -26,7 +28,9 @@
 // The files follow the jobs: host (the libp2p host and its limits), gate
 // (which protocols a stranger reaches), admission and hello (who is in), enrol,
 // contacts and keeper (who should be connected), relay, punch, portmap, upnp and
-// natpmp (ways through NAT), tcp (from which port it dials), reach, outside and whoami (where this device is), pulse (which
-// paths are dead), lan (mDNS), stream, dial and path (connections), topics,
-// probe, metrics.
+// natpmp (ways through NAT), tcp (from which port it dials), reach, outside and
+// whoami (where this device is), pulse (which paths are dead), lan (mDNS),
+// record, recordbook, recordpull and records (what members sign of their
+// addresses), dht (the search among them), stream, dial and path (connections),
+// topics, probe, metrics.
 package p2p

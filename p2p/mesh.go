@@ -101,7 +101,7 @@ func New(cfg Config) (*Mesh, error) {
 		return nil, fmt.Errorf("make mesh: %w", err)
 	}
 	m.gated = &gatedHost{basicHost: m.host, m: m}
-	m.contacts, m.records, m.passing = newContacts(m.host.ID(), cfg.Contacts), newRecordBook(), publishLimit()
+	m.contacts, m.records, m.passing = newContacts(m.host.ID(), cfg.Contacts), newRecordBook(), rate.NewLimiter(rate.Every(passPause), passBurst)
 	m.keeper = newKeeper(m)
 	m.enrol = newEnrolServer(m)
 	if err := m.wire(gater); err != nil {

@@ -115,6 +115,7 @@ func (m *Mesh) reached(e any) {
 			m.outside.forgetGlances()
 			m.outside.suspect()
 			m.ports.wake()
+			m.leaveLost()
 			m.keeper.reset(nil) // another network: what failed may work now
 		}
 	}
@@ -125,4 +126,17 @@ func (m *Mesh) reached(e any) {
 func (m *Mesh) ownsOne(addrs []multiaddr.Multiaddr) bool {
 	own, err := m.host.Network().InterfaceListenAddresses()
 	return err == nil && slices.ContainsFunc(addrs, func(a multiaddr.Multiaddr) bool { return multiaddr.Contains(own, a) })
+}
+
+// leaveLost closes the connections from addresses that this device has no more.
+// No packet will leave on them, and libp2p would take a minute to find out. Those
+// of a socket that is bound to no address, as QUIC's, move along.
+func (m *Mesh) leaveLost() {
+	own := interfaceAddrs()
+	for _, c := range m.host.Network().Conns() {
+		ip, ok := firstIP(c.LocalMultiaddr())
+		if ok && !ip.IsUnspecified() && !isRelayed(c.RemoteMultiaddr()) && !slices.Contains(own, ip) {
+			_ = c.Close()
+		}
+	}
 }

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	maxRecord       = 4 << 10 // bytes of a signed record; a certificate has about 700
+	maxRecord       = 8 << 10 // bytes of a signed record; a certificate has about 700, and may bring its issuers
 	maxRecordAddrs  = 16      // addresses in a record …
 	maxRecordDirect = 12      // … of which so many are direct when there are relayed ones too
 	maxRecordAddr   = 512     // bytes of one address; those through relays are the long ones, with about 100

@@ -169,7 +169,7 @@ func TestRecordAddrsAreBounded(t *testing.T) {
 		many = append(many, long+fmt.Sprint(i))
 	}
 	o := newOwner(t)
-	if _, err := sealRecord(memberRecord{peer: o.id, seq: 1, addrs: recordAddrs(many), cert: make([]byte, 1500)}, o.key); err != nil {
+	if _, err := sealRecord(memberRecord{peer: o.id, seq: 1, addrs: recordAddrs(many), cert: make([]byte, 5<<10)}, o.key); err != nil {
 		t.Errorf("what was chosen does not fit: %v", err)
 	}
 }

@@ -215,7 +215,7 @@ func (m *Mesh) pull(ctx context.Context, p peer.ID) (err error) {
 	defer resetUnlessClosed(s, &err)
 	_ = s.SetDeadline(time.Now().Add(pullTimeout))
 	same, err := m.records.askPull(&countedStream{Stream: s, m: m.metrics}, func(raw []byte) {
-		if r, moved := m.hear(raw, viaPull); moved && r.peer == p {
+		if r, taken := m.hear(raw, viaPull); taken && r.peer == p {
 			m.passOn(r)
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
@@ -22,6 +23,10 @@ const (
 	// publishes some records at once, then one per publishPause.
 	publishPause = 30 * time.Second
 	publishBurst = 4
+	// Of others it passes on as many as a house that comes back from a power cut
+	// has, and what is too much is pulled.
+	passPause = time.Second
+	passBurst = 32
 
 	pullCheck = time.Second      // how often peers are looked for that were not asked since they came
 	pullEvery = 50 * time.Second // how often a random one is asked, up to 40 % later
@@ -55,9 +60,8 @@ func (m *Mesh) recall(records [][]byte) {
 }
 
 // hear takes a record that came from somewhere, if its owner signed it, is a
-// member and has said nothing newer. moved tells that it was taken and names an
-// address that was not known.
-func (m *Mesh) hear(raw []byte, via string) (r signedRecord, moved bool) {
+// member and has said nothing newer; taken tells whether.
+func (m *Mesh) hear(raw []byte, via string) (r signedRecord, taken bool) {
 	r, err := openRecord(raw)
 	result := "known"
 	switch {
@@ -72,12 +76,13 @@ func (m *Mesh) hear(raw []byte, via string) (r signedRecord, moved bool) {
 	case !m.vouched(r):
 		result = "stranger"
 	default:
-		if _, taken := m.records.put(r); taken {
-			result, moved = "accepted", m.follow(r)
+		if _, taken = m.records.put(r); taken {
+			result = "accepted"
+			m.follow(r)
 		}
 	}
 	m.metrics.records.WithLabelValues(via, result).Inc()
-	return r, moved
+	return r, taken
 }
 
 // vouched reports whether the owner of a record is a daemon of this cluster: a
@@ -92,25 +97,47 @@ func (m *Mesh) vouched(r signedRecord) bool {
 		return true
 	}
 	member, err := m.judge(r.peer, r.cert)
-	return err == nil && isDaemon(member)
+	return err == nil && isDaemon(member) && !member.Lapsed
 }
 
 // isDaemon tells a node from a person.
 func isDaemon(m api.Member) bool { return m.Has(api.RoleNode) || m.Has(api.RoleAnchor) }
 
-// follow makes a member be tried at its new addresses at once, and reports
-// whether there are any.
-func (m *Mesh) follow(r signedRecord) bool {
+// follow makes a member be tried at once when its record names an address that
+// was not known.
+func (m *Mesh) follow(r signedRecord) {
 	if r.peer == m.host.ID() || !m.contacts.hear(r.contact()) {
-		return false
+		return
 	}
 	m.pulses.giveUp(func(p peer.ID) bool { return p == r.peer })
 	m.keeper.reset([]peer.ID{r.peer})
-	return true
+	m.spawn(func() { m.leaveOld(r) })
 }
 
-// passOn publishes the record of a member that has come back elsewhere: when it
-// published that itself, it may have been connected to nobody.
+// leaveOld closes the direct connections to a member that lead to an address
+// that it does not name any more, unless it answers there: libp2p takes up to a
+// minute to find out, and until then nobody would dial the new one.
+func (m *Mesh) leaveOld(r signedRecord) {
+	closed := false
+	for _, c := range m.host.Network().ConnsToPeer(r.peer) {
+		ip, ok := firstIP(c.RemoteMultiaddr())
+		named := slices.ContainsFunc(r.addrs, func(a multiaddr.Multiaddr) bool {
+			other, ok := firstIP(a)
+			return ok && other == ip && !isRelayed(a)
+		})
+		if !ok || named || isRelayed(c.RemoteMultiaddr()) || m.answers(m.ctx, c, pulseTimeout) || m.ctx.Err() != nil {
+			continue
+		}
+		_ = c.Close()
+		closed = true
+	}
+	if closed {
+		m.keeper.reset([]peer.ID{r.peer})
+	}
+}
+
+// passOn publishes the record of a member that was news here when that member
+// connected: it published it itself when it was connected to nobody.
 func (m *Mesh) passOn(r signedRecord) {
 	if m.passing.Allow() {
 		m.publishRecord(m.ctx, r)
@@ -150,12 +177,14 @@ func (m *Mesh) ownRecord() (r signedRecord, fresh bool, err error) {
 // need to repeat it: certificates are renewed twice a day, which is a change,
 // and whoever missed it pulls it.
 func (m *Mesh) tellRecord(ctx context.Context) {
-	limit := publishLimit()
+	limit := rate.NewLimiter(rate.Every(publishPause), publishBurst)
+	told := true
 	for {
 		r, fresh, err := m.ownRecord()
-		if err != nil {
+		if err != nil && told {
 			m.log.Warn("this device's addresses cannot be told", zap.Error(err))
 		}
+		told = err == nil
 		if fresh && limit.Allow() {
 			m.records.put(r)
 			m.publishRecord(ctx, r)
@@ -204,7 +233,5 @@ func (m *Mesh) pullRecords(ctx context.Context) {
 		}
 	}
 }
-
-func publishLimit() *rate.Limiter { return rate.NewLimiter(rate.Every(publishPause), publishBurst) }
 
 func pullPause() time.Duration { return pullEvery + rand.N(pullEvery*2/5) }

@@ -1,12 +1,14 @@
 package p2p
 
 import (
+	"io"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multiaddr"
 	dto "github.com/prometheus/client_model/go"
@@ -92,6 +94,46 @@ func TestNeighboursPassOnWhatTheyHear(t *testing.T) {
 	eventually(t, "it has signed where it is now", func() bool { return moved.holds(moved) })
 	moved.SetMembers([]Contact{c.contact()})
 	eventually(t, "n1 has heard of it", func() bool { return n1.holds(moved) })
+}
+
+// TestConnectionToAnOldAddressIsLeft: a member says that it is elsewhere; the
+// connection to where it was is kept while it answers, and then is not waited for.
+func TestConnectionToAnOldAddressIsLeft(t *testing.T) {
+	a := newAuthority(t)
+	n1, n2 := a.start(t, nil), a.start(t, nil)
+	introduce(n1, n2)
+	eventually(t, "both are connected", admittedBoth(n1, n2))
+	elsewhere := signedRecord{memberRecord: memberRecord{peer: n2.host.ID(), addrs: []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.9/tcp/9")}}}
+	old := n1.best(n2.host.ID())
+	n1.leaveOld(elsewhere)
+	if old.IsClosed() {
+		t.Error("a connection that answers was closed")
+	}
+	n2.host.SetStreamHandler(api.ProtoProbe, func(s network.Stream) { _, _ = io.Copy(io.Discard, s) })
+	n1.leaveOld(elsewhere)
+	if !old.IsClosed() {
+		t.Error("a connection that is silent was kept")
+	}
+	eventually(t, "they are connected again", admittedBoth(n1, n2))
+}
+
+// TestConnectionsFromALostAddressAreLeft: this device has lost the address that
+// a connection comes from.
+func TestConnectionsFromALostAddressAreLeft(t *testing.T) {
+	a := newAuthority(t)
+	n1 := a.start(t, nil)
+	lost := a.start(t, func(c *Config) { c.Listen = []string{"/ip4/127.0.0.5/tcp/0"} }) // not an address of any interface
+	introduce(n1, lost)
+	eventually(t, "both are connected", admittedBoth(n1, lost))
+	mine, theirs := n1.best(lost.host.ID()), lost.best(n1.host.ID())
+	n1.leaveLost()
+	if mine.IsClosed() {
+		t.Error("the connection of an address that is there was closed")
+	}
+	lost.leaveLost()
+	if !theirs.IsClosed() {
+		t.Errorf("the connection from %s was kept", theirs.LocalMultiaddr())
+	}
 }
 
 // TestRecordsOutliveARestart: a member that starts with nothing but what it
