@@ -59,6 +59,7 @@ type Mesh struct {
 	relay     *relay.Relay
 	carried   *relayMeter // by this device for others
 	viaRelays *relayMeter // by others for this device
+	bundles   *bundles
 
 	protoMu sync.Mutex
 	claimed map[protocol.ID]bool
@@ -83,7 +84,7 @@ func New(cfg Config) (*Mesh, error) {
 		cfg: cfg, log: cfg.Log, metrics: newMetrics(), counter: metrics.NewBandwidthCounter(),
 		instance: rand.Uint64() | 1, complain: rate.Sometimes{Interval: complainEvery},
 		adm: newAdmissions(), claimed: make(map[protocol.ID]bool), pulses: newPulses(), outside: newOutside(),
-		carried: newRelayMeter(), viaRelays: newRelayMeter(),
+		carried: newRelayMeter(), viaRelays: newRelayMeter(), bundles: newBundles(),
 	}
 	told, err := newAddrsFilter(cfg)
 	if err != nil {
@@ -118,6 +119,8 @@ func (m *Mesh) wire(gater *gater) error {
 	m.claim(api.ProtoHello)
 	m.host.SetStreamHandler(api.ProtoHello, m.handleHello)
 	m.serveProbe()
+	m.claim(protoBundle)
+	m.host.SetStreamHandler(protoBundle, m.guard(protoBundle, nil, m.serveBundle))
 	var err error
 	if m.topics, err = newTopics(m.ctx, m); err != nil {
 		return err

@@ -75,11 +75,16 @@ func (s *lazyStream) Close() error {
 func (m *Mesh) openStream(ctx context.Context, c network.Conn, ids ...protocol.ID) (network.Stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, negotiateTimeout)
 	defer cancel()
-	s, err := c.NewStream(network.WithAllowLimitedConn(ctx, "cloudless"))
+	s, err := m.newStream(network.WithAllowLimitedConn(ctx, "cloudless"), c)
 	if err != nil {
 		return nil, fmt.Errorf("open stream: %w", err)
 	}
-	if known, err := m.host.Peerstore().SupportsProtocols(c.RemotePeer(), ids...); err == nil && len(known) > 0 {
+	return m.negotiate(ctx, s, ids...)
+}
+
+// negotiate agrees with the peer on one of the protocols, or resets the stream.
+func (m *Mesh) negotiate(ctx context.Context, s network.Stream, ids ...protocol.ID) (network.Stream, error) {
+	if known, err := m.host.Peerstore().SupportsProtocols(s.Conn().RemotePeer(), ids...); err == nil && len(known) > 0 {
 		if err := s.SetProtocol(known[0]); err != nil {
 			_ = s.Reset()
 			return nil, fmt.Errorf("open stream: %w", err)
