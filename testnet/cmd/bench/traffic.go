@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/cloudless-project/cloudless/testnet"
@@ -138,11 +139,17 @@ func (b *bench) startIperf(ctx context.Context, server *testnet.Device) error {
 	return err
 }
 
+// plainPort is where the last server of plainIperf listened. Each has its own:
+// one that has been told to stop may still answer for a moment.
+var plainPort = 5999
+
 func plainIperf(ctx context.Context, server, client *testnet.Device, target string) (float64, error) {
 	serve, stop := context.WithCancel(ctx)
 	defer stop()
-	go func() { _, _ = server.Output(serve, "iperf3", "-s", "-p", "5999") }() // ended by stop
-	return measure(ctx, client, target, "5999")
+	plainPort++
+	port := strconv.Itoa(plainPort)
+	go func() { _, _ = server.Output(serve, "iperf3", "-s", "-p", port) }() // ended by stop
+	return measure(ctx, client, target, port)
 }
 
 // measure waits until an iperf3 server answers at all, and then takes what one
@@ -156,7 +163,7 @@ func measure(ctx context.Context, client *testnet.Device, target, port string, f
 	if err != nil {
 		return 0, err
 	}
-	out, err := client.Output(ctx, append(iperf, "-t", fmt.Sprint(trafficTime))...)
+	out, err := client.Output(ctx, append(iperf, "-t", strconv.Itoa(trafficTime))...)
 	if err != nil {
 		return 0, err
 	}
