@@ -14,7 +14,9 @@
 //     renewed in place when certificates are.
 //   - Dial uses the best connection there is: LAN, then direct, then relayed,
 //     TCP before QUIC for bulk. Streams do not move when a better connection
-//     appears; new ones use it.
+//     appears; new ones use it. When QUIC has no streams left, they share one.
+//   - Lines are connections of their own for bulk transfers, between members
+//     that are connected directly.
 //
 // What it needs: an Admission, which shows this device's certificate and
 // judges those of others, and the contacts of the members (SetMembers), which
@@ -31,6 +33,7 @@
 // natpmp (ways through NAT), tcp (from which port it dials), reach, outside and
 // whoami (where this device is), pulse (which paths are dead), lan (mDNS),
 // record, recordbook, recordpull and records (what members sign of their
-// addresses), dht (the search among them), stream, dial and path (connections),
-// topics, probe, metrics.
+// addresses), dht (the search among them), stream, bundle, dial and path
+// (connections), line and line_listen (connections without streams), wire (how
+// TLS uses TCP), topics, probe, metrics.
 package p2p
