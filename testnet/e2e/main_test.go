@@ -35,6 +35,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "registry" {
 		os.Exit(serveRegistry(os.Args[2]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == "hold" {
+		os.Exit(hold(os.Args[2]))
+	}
 	os.Exit(withBinary(m.Run))
 }
 
