@@ -180,4 +180,5 @@ type NodeStatus struct {
 	RTT       float64   `json:"rtt_ms"`
 	Allocated Resources `json:"allocated"`
 	LastSeen  time.Time `json:"last_seen"`
+	Replicas  int       `json:"replicas"` // that are on it and have not ended
 }

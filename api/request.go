@@ -28,6 +28,7 @@ type NodeUpdate struct {
 	Cordoned      *bool  // nil leaves it as it is
 	SetLabels     map[string]string
 	RemoveLabels  []string
+	Drain         bool   // have its replicas replaced elsewhere, until it is uncordoned
 	ExpectVersion uint64 // 0 for whatever it is now
 }
 

@@ -135,6 +135,9 @@ func (f *fakeNode) GetNode(ctx context.Context, r *pb.GetNodeRequest) (*pb.GetNo
 	if err != nil {
 		return nil, err
 	}
+	if n.State == api.NodeDraining {
+		n.Replicas = max(0, n.Replicas-1) // one leaves with each look
+	}
 	return &pb.GetNodeResponse{Node: wire.NodeStatusToPB(*n)}, nil
 }
 
@@ -148,6 +151,9 @@ func (f *fakeNode) UpdateNode(_ context.Context, r *pb.UpdateNodeRequest) (*pb.U
 	update := wire.NodeUpdateFromPB(r)
 	if update.Cordoned != nil {
 		n.Cordoned = *update.Cordoned
+	}
+	if update.Drain {
+		n.State, n.Cordoned, n.Replicas = api.NodeDraining, true, 2
 	}
 	if n.Labels == nil {
 		n.Labels = map[string]string{}

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,6 +32,7 @@ func (a *app) nodeCommand() *cobra.Command {
 		},
 		a.nodeCordonCommand("cordon", "Give a node no more work", true),
 		a.nodeCordonCommand("uncordon", "Give a node work again", false),
+		a.nodeDrainCommand(),
 		a.nodeRemoveCommand(),
 		&cobra.Command{
 			Use: "label NODE K=V...", Short: "Set labels of a node; K- removes one",
@@ -224,6 +226,7 @@ func nodeFields(p *printer, n api.NodeStatus) []field {
 		{"Containers", n.Subnet},
 		{"Capacity", amount(i.Capacity)},
 		{"Allocated", amount(n.Allocated)},
+		{"Replicas", strconv.Itoa(n.Replicas)},
 		{"Joined", ago(p, n.JoinedAt)},
 		{"Last seen", ago(p, n.LastSeen)},
 	}

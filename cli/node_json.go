@@ -35,6 +35,7 @@ type nodeJSON struct {
 
 	Capacity  resourcesJSON `json:"capacity"`
 	Allocated resourcesJSON `json:"allocated"`
+	Replicas  int           `json:"replicas"`
 	LastSeen  moment        `json:"last_seen"`
 	JoinedAt  moment        `json:"joined_at"`
 }
@@ -71,6 +72,7 @@ func newNodeJSON(n api.NodeStatus) nodeJSON {
 
 		Capacity:  newResourcesJSON(i.Capacity),
 		Allocated: newResourcesJSON(n.Allocated),
+		Replicas:  n.Replicas,
 		LastSeen:  moment(n.LastSeen),
 		JoinedAt:  moment(n.JoinedAt),
 	}

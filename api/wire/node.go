@@ -150,6 +150,7 @@ func NodeStatusToPB(n api.NodeStatus) *pb.NodeStatus {
 		RttMs:     n.RTT,
 		Allocated: ResourcesToPB(n.Allocated),
 		LastSeen:  timeToPB(n.LastSeen),
+		Replicas:  intToPB(n.Replicas),
 	}
 }
 
@@ -162,6 +163,7 @@ func NodeStatusFromPB(p *pb.NodeStatus) api.NodeStatus {
 		RTT:       p.GetRttMs(),
 		Allocated: ResourcesFromPB(p.GetAllocated()),
 		LastSeen:  timeFromPB(p.GetLastSeen()),
+		Replicas:  intFromPB(p.GetReplicas()),
 	}
 }
 
@@ -173,6 +175,7 @@ func NodeUpdateToPB(u api.NodeUpdate) *pb.UpdateNodeRequest {
 		SetLabels:     u.SetLabels,
 		RemoveLabels:  u.RemoveLabels,
 		ExpectVersion: u.ExpectVersion,
+		Drain:         u.Drain,
 	}
 }
 
@@ -184,5 +187,6 @@ func NodeUpdateFromPB(p *pb.UpdateNodeRequest) api.NodeUpdate {
 		SetLabels:     p.GetSetLabels(),
 		RemoveLabels:  p.GetRemoveLabels(),
 		ExpectVersion: p.GetExpectVersion(),
+		Drain:         p.GetDrain(),
 	}
 }

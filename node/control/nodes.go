@@ -53,6 +53,9 @@ func (s *nodeServer) UpdateNode(ctx context.Context, req *pb.UpdateNodeRequest) 
 	if err != nil {
 		return nil, err
 	}
+	if req.GetDrain() {
+		return s.drain(ctx, n, req)
+	}
 	updated, err := propose[api.Node](ctx, s.Server, state.UpdateNode{
 		ID:            n.ID,
 		SetLabels:     req.GetSetLabels(),
@@ -65,6 +68,27 @@ func (s *nodeServer) UpdateNode(ctx context.Context, req *pb.UpdateNodeRequest) 
 		return nil, err
 	}
 	return &pb.UpdateNodeResponse{Node: wire.NodeStatusToPB(s.nodeStatus(updated, allocations(view)[n.ID]))}, nil
+}
+
+// drain has a node emptied: the planner replaces what runs there, within the
+// limits of each workload.
+func (s *nodeServer) drain(ctx context.Context, n api.Node, req *pb.UpdateNodeRequest) (*pb.UpdateNodeResponse, error) {
+	if req.Cordoned != nil || len(req.GetSetLabels())+len(req.GetRemoveLabels()) > 0 {
+		return nil, api.Invalid("drain", "a node is drained by a call of its own")
+	}
+	switch n.State {
+	case api.NodeReady, api.NodeDraining:
+	default:
+		return nil, api.Errorf(api.KindConflict, "node %s is %s: only a node that is ready can be drained", n.Inventory.Name, n.State).
+			WithHint("what runs there is replaced when it is taken for dead; to give it up, cloudless node remove %s", n.Inventory.Name)
+	}
+	drained, err := propose[api.Node](ctx, s.Server, state.SetNodeState{
+		ID: n.ID, From: n.State, To: api.NodeDraining, Reason: "drained by " + caller(ctx).Name(), Now: s.cfg.Now(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &pb.UpdateNodeResponse{Node: wire.NodeStatusToPB(s.nodeStatus(drained, allocations(s.cfg.Anchor.Store().View())[n.ID]))}, nil
 }
 
 // reservedLabels are the keys that are answered from a node's inventory, with
@@ -121,19 +145,31 @@ func findNode(view state.View, key string) (api.Node, error) {
 		WithHint("see the nodes with: cloudless node list")
 }
 
-// allocations sums up what replicas that have not ended reserve on each node.
-func allocations(view state.View) map[api.NodeID]api.Resources {
-	out := make(map[api.NodeID]api.Resources)
+// load is what replicas that have not ended take of a node.
+type load struct {
+	reserved api.Resources
+	replicas int // without those that stand by
+}
+
+// allocations sums up the load of each node.
+func allocations(view state.View) map[api.NodeID]load {
+	out := make(map[api.NodeID]load)
 	for _, r := range view.Replicas() {
-		if !r.State.Terminal() {
-			out[r.Node] = out[r.Node].Add(r.Spec.Resources.Requests())
+		if r.State.Terminal() {
+			continue
 		}
+		l := out[r.Node]
+		l.reserved = l.reserved.Add(r.Spec.Resources.Requests())
+		if r.Desired != api.DesiredStandby {
+			l.replicas++
+		}
+		out[r.Node] = l
 	}
 	return out
 }
 
-func (s *Server) nodeStatus(n api.Node, allocated api.Resources) api.NodeStatus {
-	st := api.NodeStatus{Node: n, Allocated: allocated, LastSeen: s.cfg.LastSeen(n.ID)}
+func (s *Server) nodeStatus(n api.Node, l load) api.NodeStatus {
+	st := api.NodeStatus{Node: n, Allocated: l.reserved, Replicas: l.replicas, LastSeen: s.cfg.LastSeen(n.ID)}
 	if n.Cordoned && n.State == api.NodeReady {
 		st.State = api.NodeCordoned
 	}

@@ -668,6 +668,7 @@ type NodeStatus struct {
 	RttMs         float64                `protobuf:"fixed64,4,opt,name=rtt_ms,json=rttMs,proto3" json:"rtt_ms,omitempty"`
 	Allocated     *Resources             `protobuf:"bytes,5,opt,name=allocated,proto3" json:"allocated,omitempty"`
 	LastSeen      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
+	Replicas      int64                  `protobuf:"varint,7,opt,name=replicas,proto3" json:"replicas,omitempty"` // that are on it and have not ended
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -742,6 +743,13 @@ func (x *NodeStatus) GetLastSeen() *timestamppb.Timestamp {
 		return x.LastSeen
 	}
 	return nil
+}
+
+func (x *NodeStatus) GetReplicas() int64 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
 }
 
 type ListNodesRequest struct {
@@ -919,6 +927,7 @@ type UpdateNodeRequest struct {
 	SetLabels     map[string]string      `protobuf:"bytes,3,rep,name=set_labels,json=setLabels,proto3" json:"set_labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	RemoveLabels  []string               `protobuf:"bytes,4,rep,name=remove_labels,json=removeLabels,proto3" json:"remove_labels,omitempty"`
 	ExpectVersion uint64                 `protobuf:"varint,5,opt,name=expect_version,json=expectVersion,proto3" json:"expect_version,omitempty"` // 0: whatever the version is
+	Drain         bool                   `protobuf:"varint,6,opt,name=drain,proto3" json:"drain,omitempty"`                                      // have its replicas replaced elsewhere, until it is uncordoned
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -986,6 +995,13 @@ func (x *UpdateNodeRequest) GetExpectVersion() uint64 {
 		return x.ExpectVersion
 	}
 	return 0
+}
+
+func (x *UpdateNodeRequest) GetDrain() bool {
+	if x != nil {
+		return x.Drain
+	}
+	return false
 }
 
 type UpdateNodeResponse struct {
@@ -1193,7 +1209,7 @@ const file_cloudless_v1_node_proto_rawDesc = "" +
 	"\bunstable\x18+ \x01(\bR\bunstable\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe5\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x81\x02\n" +
 	"\n" +
 	"NodeStatus\x12&\n" +
 	"\x04node\x18\x01 \x01(\v2\x12.cloudless.v1.NodeR\x04node\x12\x14\n" +
@@ -1201,21 +1217,23 @@ const file_cloudless_v1_node_proto_rawDesc = "" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x12\x15\n" +
 	"\x06rtt_ms\x18\x04 \x01(\x01R\x05rttMs\x125\n" +
 	"\tallocated\x18\x05 \x01(\v2\x17.cloudless.v1.ResourcesR\tallocated\x127\n" +
-	"\tlast_seen\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\"\x12\n" +
+	"\tlast_seen\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12\x1a\n" +
+	"\breplicas\x18\a \x01(\x03R\breplicas\"\x12\n" +
 	"\x10ListNodesRequest\"C\n" +
 	"\x11ListNodesResponse\x12.\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x18.cloudless.v1.NodeStatusR\x05nodes\"$\n" +
 	"\x0eGetNodeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\"?\n" +
 	"\x0fGetNodeResponse\x12,\n" +
-	"\x04node\x18\x01 \x01(\v2\x18.cloudless.v1.NodeStatusR\x04node\"\xae\x02\n" +
+	"\x04node\x18\x01 \x01(\v2\x18.cloudless.v1.NodeStatusR\x04node\"\xc4\x02\n" +
 	"\x11UpdateNodeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1f\n" +
 	"\bcordoned\x18\x02 \x01(\bH\x00R\bcordoned\x88\x01\x01\x12M\n" +
 	"\n" +
 	"set_labels\x18\x03 \x03(\v2..cloudless.v1.UpdateNodeRequest.SetLabelsEntryR\tsetLabels\x12#\n" +
 	"\rremove_labels\x18\x04 \x03(\tR\fremoveLabels\x12%\n" +
-	"\x0eexpect_version\x18\x05 \x01(\x04R\rexpectVersion\x1a<\n" +
+	"\x0eexpect_version\x18\x05 \x01(\x04R\rexpectVersion\x12\x14\n" +
+	"\x05drain\x18\x06 \x01(\bR\x05drain\x1a<\n" +
 	"\x0eSetLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +

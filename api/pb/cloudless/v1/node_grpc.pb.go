@@ -33,7 +33,7 @@ const (
 type NodeServiceClient interface {
 	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error)
-	// UpdateNode cordons, uncordons and labels.
+	// UpdateNode cordons, uncordons, drains and labels.
 	UpdateNode(ctx context.Context, in *UpdateNodeRequest, opts ...grpc.CallOption) (*UpdateNodeResponse, error)
 	// RemoveNode revokes the node's identity for good; its replicas are lost.
 	RemoveNode(ctx context.Context, in *RemoveNodeRequest, opts ...grpc.CallOption) (*RemoveNodeResponse, error)
@@ -96,7 +96,7 @@ func (c *nodeServiceClient) RemoveNode(ctx context.Context, in *RemoveNodeReques
 type NodeServiceServer interface {
 	ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error)
 	GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error)
-	// UpdateNode cordons, uncordons and labels.
+	// UpdateNode cordons, uncordons, drains and labels.
 	UpdateNode(context.Context, *UpdateNodeRequest) (*UpdateNodeResponse, error)
 	// RemoveNode revokes the node's identity for good; its replicas are lost.
 	RemoveNode(context.Context, *RemoveNodeRequest) (*RemoveNodeResponse, error)
