@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"text/tabwriter"
+	"time"
 
 	"github.com/cloudless-project/cloudless/testnet"
 )
@@ -26,6 +27,8 @@ const usage = `lab builds a small internet on this machine and runs cloudless in
                                 home-b (one device, symmetric NAT), a laptop
   lab status                    devices, addresses, power
   lab start DEVICE [FLAGS...]   cloudless node start on a device
+  lab image [-ref REF] [FILE]   write the image of the demo, a small web server, to
+                                FILE (default web.tar), for "cloudless image import"
   lab exec DEVICE COMMAND...    run anything on a device; "cloudless" is in its PATH
   lab log DEVICE                the daemon's output
   lab cut|heal DEVICE|HOME      packets disappear, or flow again
@@ -72,6 +75,8 @@ func dispatch(ctx context.Context, args []string, out io.Writer) error {
 		return up(ctx, args, out)
 	case "down":
 		return down(ctx, args)
+	case "image":
+		return image(args, out)
 	case "help", "-h", "--help":
 		fmt.Fprint(out, usage)
 		return nil
@@ -103,7 +108,7 @@ func dispatch(ctx context.Context, args []string, out io.Writer) error {
 func onDevice(ctx context.Context, d *testnet.Device, verb string, args []string, out io.Writer) error {
 	switch verb {
 	case "start":
-		return d.Start(ctx, args...)
+		return start(ctx, d, args, out)
 	case "exec":
 		if len(args) == 0 {
 			return errUsage
@@ -187,3 +192,51 @@ func status(ctx context.Context, lab *testnet.Lab, out io.Writer) error {
 	}
 	return w.Flush()
 }
+
+// firstWords is how long a daemon is watched that was just started: one that
+// was told nonsense ends at once.
+const firstWords = 1500 * time.Millisecond
+
+// start starts a node and stays until it can be taken to run: a daemon in the
+// background complains to its log, where nobody looks.
+func start(ctx context.Context, d *testnet.Device, flags []string, out io.Writer) error {
+	if err := d.Start(ctx, flags...); err != nil {
+		return err
+	}
+	watch, cancel := context.WithTimeout(ctx, firstWords)
+	defer cancel()
+	code, err := d.WaitNode(watch)
+	if watch.Err() != nil {
+		fmt.Fprintf(out, "the node on %s runs; \"lab log %s\" shows what it says\n", d.Name, d.Name)
+		return ctx.Err()
+	}
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("the node on %s ended with code %d:\n%s", d.Name, code, strings.TrimRight(d.LogTail(5), "\n"))
+}
+
+// image writes the archive of the image that the demo runs.
+func image(args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("lab image", flag.ContinueOnError)
+	ref := flags.String("ref", testnet.WebImage, "name of the image")
+	if err := flags.Parse(args); err != nil || flags.NArg() > 1 {
+		return errUsage
+	}
+	file := "web.tar"
+	if flags.NArg() == 1 {
+		file = flags.Arg(0)
+	}
+	if err := testnet.WriteWebImage(file, *ref, imageBallast); err != nil {
+		return err
+	}
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%s in %s; on a device: lab exec DEVICE cloudless image import %s\n", *ref, abs, abs)
+	return nil
+}
+
+// imageBallast makes the image large enough to see it travel, in bytes.
+const imageBallast = 4 << 20
