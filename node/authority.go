@@ -220,7 +220,7 @@ func (d *daemon) keepKeys(ctx context.Context, a *anchor, v api.ClusterView) err
 	if a.keys.holds(v.Cluster) < newest && v.Leader != d.self {
 		ctx, cancel := context.WithTimeout(ctx, enlistWithin)
 		defer cancel()
-		granted, _, err := d.office.fetchAuthority(ctx, v.Leader)
+		granted, _, err := d.office.fetchAuthority(ctx, v.Leader, true)
 		if err != nil {
 			return err
 		}

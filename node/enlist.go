@@ -26,7 +26,7 @@ func (o *office) enlist(ctx context.Context, v api.ClusterView) error {
 	if member := d.admission.self(); !member.Has(api.RoleAnchor) {
 		return api.Errorf(api.KindConflict, "the new certificate does not have the role of an anchor")
 	}
-	authority, epoch, err := o.fetchAuthority(ctx, v.Leader)
+	authority, epoch, err := o.fetchAuthority(ctx, v.Leader, false)
 	if err != nil {
 		return fmt.Errorf("get the authority: %w", err)
 	}
@@ -51,7 +51,9 @@ func (o *office) enlist(ctx context.Context, v api.ClusterView) error {
 	return nil
 }
 
-func (o *office) fetchAuthority(ctx context.Context, leader api.NodeID) (*identity.Authority, uint64, error) {
+// fetchAuthority gets the authority from the leader; keepsLog tells that this
+// node is an anchor and does not begin anew.
+func (o *office) fetchAuthority(ctx context.Context, leader api.NodeID, keepsLog bool) (*identity.Authority, uint64, error) {
 	key, public, err := identity.NewGrantKey()
 	if err != nil {
 		return nil, 0, err
@@ -60,7 +62,7 @@ func (o *office) fetchAuthority(ctx context.Context, leader api.NodeID) (*identi
 	if err != nil {
 		return nil, 0, err
 	}
-	reply, err := pb.NewAnchorServiceClient(conn).FetchAuthority(ctx, &pb.FetchAuthorityRequest{Key: public})
+	reply, err := pb.NewAnchorServiceClient(conn).FetchAuthority(ctx, &pb.FetchAuthorityRequest{Key: public, KeepsLog: keepsLog})
 	if err != nil {
 		return nil, 0, wire.ErrorFromStatus(err)
 	}

@@ -139,12 +139,16 @@ func (o *office) Transfer(ctx context.Context, to api.NodeID) error {
 const transferWithin = 8 * time.Second
 
 // Grant implements control.Group.
-func (o *office) Grant(ctx context.Context, to api.NodeID, public []byte) (sealed []byte, epoch uint64, err error) {
+func (o *office) Grant(ctx context.Context, to api.NodeID, public []byte, keepsLog bool) (sealed []byte, epoch uint64, err error) {
 	a := o.current()
 	if a == nil {
 		return nil, 0, errVacant()
 	}
-	// Whoever gets the authority begins with an empty log.
+	if keepsLog {
+		sealed, err = a.keys.authority().Grant(public, to)
+		return sealed, a.epoch, err
+	}
+	// Whoever gets the authority for the first time begins with an empty log.
 	excluded, err := a.raft.Excluded(ctx, to)
 	if err != nil {
 		return nil, 0, err

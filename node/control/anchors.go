@@ -25,8 +25,8 @@ type Group interface {
 	// Transfer makes another voter the leader.
 	Transfer(ctx context.Context, to api.NodeID) error
 	// Grant seals the authority to the key of a node that was appointed. It refuses
-	// one that the Raft group counts on: its log must be there.
-	Grant(ctx context.Context, to api.NodeID, public []byte) (sealed []byte, epoch uint64, err error)
+	// one that the Raft group counts on, unless it says that it keeps its log.
+	Grant(ctx context.Context, to api.NodeID, public []byte, keepsLog bool) (sealed []byte, epoch uint64, err error)
 	// Enrol takes a joiner in that asked another anchor.
 	Enrol(ctx context.Context, j Joiner) (certificate []byte, err error)
 	// Backup writes a sealed backup of a state and the authority.
@@ -175,7 +175,7 @@ func (s *anchorServer) FetchAuthority(ctx context.Context, req *pb.FetchAuthorit
 	if err != nil {
 		return nil, err
 	}
-	sealed, epoch, err := s.cfg.Group.Grant(ctx, id, req.GetKey())
+	sealed, epoch, err := s.cfg.Group.Grant(ctx, id, req.GetKey(), req.GetKeepsLog())
 	if err != nil {
 		return nil, err
 	}

@@ -66,10 +66,11 @@ type Rotation struct {
 //
 // The newest generation issues once every anchor holds its key, in sight or not
 // (one that leads later must be able to issue), and every node in sight has
-// heard of it. Those before it are retired once every node, in sight or not, has
-// a certificate of the newest one and the last old certificate of a person has
-// run out; or at the end of an overlap that is longer than any node may be away
-// anyway. When the change is urgent nobody waits for who is away.
+// heard of it; one that is silent at the moment catches up. Those before it are
+// retired once every node, in sight or not, has a certificate of the newest one
+// and the last old certificate of a person has run out; or at the end of an
+// overlap that is longer than any node may be away anyway. When the change is
+// urgent nobody waits for who is away.
 func PlanRotation(in RotationInput) Rotation {
 	generations := in.Cluster.Generations()
 	newest := len(generations)
@@ -91,7 +92,7 @@ func planIssue(in RotationInput, newest int, urgent bool) Rotation {
 	if len(without) > 0 {
 		return Rotation{Step: RotationWaits, Reason: "anchors that do not hold its key yet: " + list(without)}
 	}
-	deaf := namesOf(in.Nodes, func(n *api.Node) bool { return inSight(n) && n.Authority.Knows < newest })
+	deaf := namesOf(in.Nodes, func(n *api.Node) bool { return inSight(n) && n.State != api.NodeSuspect && n.Authority.Knows < newest })
 	announced := in.Cluster.Generations()[newest-1].AnnouncedAt
 	patience, overlap := hearWithin, MaxTTL+OfflineGrace
 	if urgent {

@@ -1089,7 +1089,8 @@ func (*KeepSnapshotResponse) Descriptor() ([]byte, []int) {
 
 type FetchAuthorityRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"` // HPKE public key (X25519), used once
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`                            // HPKE public key (X25519), used once
+	KeepsLog      bool                   `protobuf:"varint,2,opt,name=keeps_log,json=keepsLog,proto3" json:"keeps_log,omitempty"` // the caller is an anchor already, and misses the key of a new generation
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1129,6 +1130,13 @@ func (x *FetchAuthorityRequest) GetKey() []byte {
 		return x.Key
 	}
 	return nil
+}
+
+func (x *FetchAuthorityRequest) GetKeepsLog() bool {
+	if x != nil {
+		return x.KeepsLog
+	}
+	return false
 }
 
 type FetchAuthorityResponse struct {
@@ -1374,9 +1382,10 @@ const file_cloudless_v1_anchor_proto_rawDesc = "" +
 	"\x04data\x18\x01 \x01(\fR\x04data\")\n" +
 	"\x13KeepSnapshotRequest\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"\x16\n" +
-	"\x14KeepSnapshotResponse\")\n" +
+	"\x14KeepSnapshotResponse\"F\n" +
 	"\x15FetchAuthorityRequest\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\fR\x03key\"F\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1b\n" +
+	"\tkeeps_log\x18\x02 \x01(\bR\bkeepsLog\"F\n" +
 	"\x16FetchAuthorityResponse\x12\x16\n" +
 	"\x06sealed\x18\x01 \x01(\fR\x06sealed\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\x84\x01\n" +
