@@ -56,6 +56,14 @@ func TestSameSeedSameStory(t *testing.T) {
 	}
 }
 
+func TestWatchingOverAClusterIsMeasured(t *testing.T) {
+	var out strings.Builder
+	figures := AnchorCPU(&out, 100)
+	if len(figures) != 1 || figures[0].Value <= 0 || !strings.Contains(out.String(), "of a core") {
+		t.Errorf("got %+v, %s", figures, out.String())
+	}
+}
+
 func TestClockKeepsOrder(t *testing.T) {
 	var c clock
 	var got []int

@@ -25,6 +25,7 @@ func main() {
 func run(out string, seed uint64) error {
 	begun := time.Now()
 	figures := sim.Run(os.Stdout, sim.Full(), seed)
+	figures = append(figures, sim.AnchorCPU(os.Stdout, 5000)...)
 	fmt.Printf("\nSimulated in %s.\n", time.Since(begun).Round(time.Second))
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 		return err
