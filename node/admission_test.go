@@ -13,6 +13,17 @@ import (
 type bureau struct {
 	t         *testing.T
 	authority *identity.Authority
+	at        func() time.Time
+}
+
+// deviceKey makes a device's key.
+func deviceKey(t *testing.T) (ed25519.PrivateKey, api.NodeID) {
+	t.Helper()
+	public, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key, identity.NodeID(public)
 }
 
 func newBureau(t *testing.T) *bureau {
@@ -21,7 +32,7 @@ func newBureau(t *testing.T) *bureau {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &bureau{t, a}
+	return &bureau{t, a, time.Now}
 }
 
 func (b *bureau) issue(ago time.Duration, operator string, roles ...api.Role) (api.NodeID, []byte) {
@@ -34,7 +45,7 @@ func (b *bureau) issue(ago time.Duration, operator string, roles ...api.Role) (a
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	cert, m, err := b.authority.Issue(csr, roles, operator, time.Now().Add(-ago), certificateTTL)
+	cert, m, err := b.authority.Issue(csr, roles, operator, b.at().Add(-ago), certificateTTL)
 	if err != nil {
 		b.t.Fatal(err)
 	}

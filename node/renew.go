@@ -116,7 +116,7 @@ const seenEvery = 10 * time.Minute
 
 // rememberAnchors keeps seenFile up to date until ctx ends.
 func (d *daemon) rememberAnchors(ctx context.Context) error {
-	saved := d.admission.lastAnchor()
+	var saved time.Time
 	save := func() {
 		seen := d.admission.lastAnchor()
 		if !seen.After(saved) {
