@@ -16,7 +16,7 @@ import (
 // that is done every few seconds.
 const (
 	idleWindow = 60 * time.Second
-	settled    = 60 * time.Second // after which nothing is left of the joins: paths that are watched, multicast
+	settled    = 100 * time.Second // after which what follows a start is over: watched paths, multicast, the first measurement of the bandwidth
 )
 
 // usage is what a node has used at a time.
