@@ -72,23 +72,27 @@ func (h *herald) watch() (api.NodeID, <-chan struct{}) {
 
 // hearLeaders follows the announcements until ctx ends.
 func (d *daemon) hearLeaders(ctx context.Context) error {
-	cancel, err := d.mesh.Subscribe(api.TopicMembership, func(from api.NodeID, data []byte) {
-		var a announcement
-		if json.Unmarshal(data, &a) != nil {
-			return
-		}
-		d.heardRevocations(from, a.Revoked)
-		if a.Epoch < d.epoch() || !d.isAnchor(from) {
-			return
-		}
-		d.herald.heard(from, a.Epoch)
-	})
+	cancel, err := d.mesh.Subscribe(api.TopicMembership, d.heardAnnouncement)
 	if err != nil {
 		return err
 	}
 	<-ctx.Done()
 	cancel()
 	return nil
+}
+
+// heardAnnouncement takes a message of the topic. Any member can send one:
+// revocations prove themselves, and only an anchor can lead.
+func (d *daemon) heardAnnouncement(from api.NodeID, data []byte) {
+	var a announcement
+	if json.Unmarshal(data, &a) != nil {
+		return
+	}
+	d.heardRevocations(from, a.Revoked)
+	if a.Epoch < d.epoch() || !d.isAnchor(from) {
+		return
+	}
+	d.herald.heard(from, a.Epoch)
 }
 
 // isAnchor reports whether a peer is an anchor by its certificate or by the
