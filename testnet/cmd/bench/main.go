@@ -28,7 +28,7 @@ func main() {
 	}
 	binary := flag.String("binary", "bin/cloudless", "the cloudless binary")
 	out := flag.String("out", "build/bench.jsonl", "where the figures go")
-	only := flag.String("only", "", "measure these alone: join,apply,failover,vip,requests,idle")
+	only := flag.String("only", "", "measure these alone: join,revoke,apply,failover,vip,requests,idle")
 	runs := flag.Int("runs", 10, "samples of each duration")
 	cuts := flag.Int("cuts", 20, "power cuts for the failover")
 	flag.Parse()
@@ -70,6 +70,10 @@ func topology(joiners int) testnet.Topology {
 	for i := range joiners {
 		t.Sites[3].Devices = append(t.Sites[3].Devices, fmt.Sprintf("j%d", i+1))
 	}
+	for i := range min(joiners, maxRevoked) { // one in the home of members, the next elsewhere
+		s := &t.Sites[1+2*(i%2)]
+		s.Devices = append(s.Devices, fmt.Sprintf("r%d", i+1))
+	}
 	return t
 }
 
@@ -90,7 +94,7 @@ func run(ctx context.Context, binary, out, only string, runs, cuts int) (err err
 	parts := []struct {
 		name string
 		run  func(context.Context) error
-	}{{"idle", b.idle}, {"join", b.join}, {"apply", b.apply}, {"vip", b.vip}, {"requests", b.requests}, {"failover", b.failover}}
+	}{{"idle", b.idle}, {"join", b.join}, {"revoke", b.revoke}, {"apply", b.apply}, {"vip", b.vip}, {"requests", b.requests}, {"failover", b.failover}}
 	for _, p := range parts {
 		if only != "" && !slices.Contains(strings.Split(only, ","), p.name) {
 			continue
