@@ -28,8 +28,8 @@ func (d *daemon) raftTiming() raftmeta.Timing {
 	case d.cfg.RaftTiming == "lan":
 		return raftmeta.LAN()
 	}
-	v := d.views.current()
-	return pathTiming(v, d.self, d.mesh.Path, raftmeta.LAN())
+	slowest, relayed := longestPath(d.views.current(), d.self, d.mesh.Path)
+	return raftmeta.TimingFor(slowest, relayed, raftmeta.LAN())
 }
 
 // awaitRetiming returns true when the anchor should be patient in another way:
@@ -48,23 +48,24 @@ func (a *anchor) awaitRetiming(ctx context.Context) bool {
 		case <-ctx.Done():
 			return false
 		}
-		now := pathTiming(d.views.current(), d.self, d.mesh.Path, a.timing)
+		slowest, relayed := longestPath(d.views.current(), d.self, d.mesh.Path)
+		now := raftmeta.TimingFor(slowest, relayed, a.timing)
 		if now == a.timing {
 			same = 0
 			continue
 		}
 		if same++; same == sameLooks {
 			d.log.Info("the paths between the anchors have changed, and so does their patience",
-				zap.Duration("heartbeat", now.Heartbeat), zap.Duration("before", a.timing.Heartbeat))
+				zap.Duration("heartbeat", now.Heartbeat), zap.Duration("before", a.timing.Heartbeat),
+				zap.Duration("rtt", slowest), zap.Bool("relayed", relayed))
 			return true
 		}
 	}
 }
 
-// pathTiming is the timing for the paths from a node to the voters of a view.
-func pathTiming(v api.ClusterView, self api.NodeID, path func(api.NodeID) (api.Path, time.Duration), now raftmeta.Timing) raftmeta.Timing {
-	var slowest time.Duration
-	relayed := false
+// longestPath returns the longest round trip from a node to the voters of a
+// view, and whether one of them is reached by a relay.
+func longestPath(v api.ClusterView, self api.NodeID, path func(api.NodeID) (api.Path, time.Duration)) (slowest time.Duration, relayed bool) {
 	for _, n := range v.Nodes {
 		if !n.Voter || n.ID == self {
 			continue
@@ -72,5 +73,5 @@ func pathTiming(v api.ClusterView, self api.NodeID, path func(api.NodeID) (api.P
 		kind, rtt := path(n.ID) // nothing is known of one that is away
 		slowest, relayed = max(slowest, rtt), relayed || kind == api.PathRelayed
 	}
-	return raftmeta.TimingFor(slowest, relayed, now)
+	return slowest, relayed
 }

@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "stranger" {
 		os.Exit(stranger(os.Args[2]))
 	}
+	if len(os.Args) > 2 && os.Args[1] == "registers" {
+		os.Exit(registerClient(os.Args[2]))
+	}
 	if len(os.Args) > 1 && os.Args[1] == "registry" {
 		os.Exit(serveRegistry(os.Args[2]))
 	}
