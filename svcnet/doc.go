@@ -14,8 +14,8 @@
 // connections for a few seconds instead of refusing them.
 //
 // A connection to another node begins as a stream among others. When it turns out
-// to carry a lot it moves onto a connection of its own, where the nodes can open one
-// (move.go). What arrives is never less than what was sent without an error.
+// to carry a lot it moves onto a connection of its own, where the nodes can open
+// one (move.go). A connection that breaks never looks like one that has ended.
 //
 // Everything is answered from the last Table that was Set. No anchor is ever
 // asked, so names, addresses and connections go on working without one.
