@@ -132,6 +132,7 @@ func (d *daemon) buildMesh() error {
 		return err
 	}
 	d.twins = newTwins(d.admission, d.dir.path, d.log)
+	d.registerCertificateMetrics()
 	d.recallAnchors()
 	if v, known := d.views.get(); known {
 		if err := d.admission.follow(v.Cluster, len(v.Nodes)); err != nil {

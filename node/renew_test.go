@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,7 +17,9 @@ import (
 
 // life runs a renewer in virtual time. issue is what an anchor does.
 type life struct {
-	adm      *admission
+	adm *admission
+
+	mu       sync.Mutex
 	attempts []time.Time
 	renewed  []time.Time
 	away     bool // the anchors are
@@ -25,6 +28,8 @@ type life struct {
 func (l *life) run(t *testing.T, authority *identity.Authority, id api.NodeID, csr []byte) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	r := renewer{due: l.adm.renewal, log: zap.NewNop(), renew: func(context.Context) error {
+		l.mu.Lock()
+		defer l.mu.Unlock()
 		l.attempts = append(l.attempts, time.Now())
 		if l.away {
 			return api.Errorf(api.KindUnavailable, "no anchor")
@@ -44,6 +49,19 @@ func (l *life) run(t *testing.T, authority *identity.Authority, id api.NodeID, c
 			t.Errorf("the renewer of %s ended with %v", id, err)
 		}
 	}
+}
+
+// soFar returns what has happened.
+func (l *life) soFar() (attempts, renewed []time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.attempts), slices.Clone(l.renewed)
+}
+
+func (l *life) anchorsAre(away bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.away = away
 }
 
 // begin gives a node a certificate as of now.
@@ -106,16 +124,17 @@ func TestCertificatesLiveForADayAndAreRenewedAtRandomInTheSecondHalf(t *testing.
 func TestRenewalIsRetriedWhileTheAnchorsAreAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, authority, id, csr := begin(t)
-		l.away = true
+		l.anchorsAre(true)
 		stop := l.run(t, authority, id, csr)
 		defer stop()
 		time.Sleep(3 * 24 * time.Hour)
 		synctest.Wait()
-		if len(l.renewed) > 0 || len(l.attempts) < 10 {
-			t.Fatalf("%d attempts, %d renewals", len(l.attempts), len(l.renewed))
+		attempts, renewed := l.soFar()
+		if len(renewed) > 0 || len(attempts) < 10 {
+			t.Fatalf("%d attempts, %d renewals", len(attempts), len(renewed))
 		}
-		for i, at := range l.attempts[1:] {
-			if gap := at.Sub(l.attempts[i]); gap < renewPause/2 || gap > renewPauseMax*12/10 {
+		for i, at := range attempts[1:] {
+			if gap := at.Sub(attempts[i]); gap < renewPause/2 || gap > renewPauseMax*12/10 {
 				t.Fatalf("attempt %d came after %v", i+1, gap)
 			}
 		}
@@ -123,11 +142,11 @@ func TestRenewalIsRetriedWhileTheAnchorsAreAway(t *testing.T) {
 		if !lapsed(l.adm.self(), time.Now()) {
 			t.Fatal("the certificate has not ended yet")
 		}
-		l.away = false
+		l.anchorsAre(false)
 		time.Sleep(2 * renewPauseMax)
 		synctest.Wait()
-		if len(l.renewed) != 1 || lapsed(l.adm.self(), time.Now()) {
-			t.Errorf("renewed %d times within two minutes of their return", len(l.renewed))
+		if _, renewed := l.soFar(); len(renewed) != 1 || lapsed(l.adm.self(), time.Now()) {
+			t.Errorf("renewed %d times within two minutes of their return", len(renewed))
 		}
 	})
 }
@@ -146,7 +165,7 @@ func TestAnotherAuthorityMakesNodesRenewEarly(t *testing.T) {
 		defer stop()
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if len(l.renewed) > 0 {
+		if _, renewed := l.soFar(); len(renewed) > 0 {
 			t.Fatal("renewed before there was a reason")
 		}
 		row := clusterWith(next, 2, 1)
@@ -157,8 +176,8 @@ func TestAnotherAuthorityMakesNodesRenewEarly(t *testing.T) {
 		}
 		time.Sleep(5 * time.Second) // the spread of a hundred nodes
 		synctest.Wait()
-		if len(l.renewed) != 1 || l.adm.self().Authority != 2 {
-			t.Errorf("renewed %d times, the certificate is of authority %d", len(l.renewed), l.adm.self().Authority)
+		if _, renewed := l.soFar(); len(renewed) != 1 || l.adm.self().Authority != 2 {
+			t.Errorf("renewed %d times, the certificate is of authority %d", len(renewed), l.adm.self().Authority)
 		}
 		if err := l.adm.follow(clusterWith(authority, 1, 1), 100); err != nil {
 			t.Errorf("a cluster that was restored from before the change: %v", err)
