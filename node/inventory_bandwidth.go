@@ -89,9 +89,7 @@ func (b *bandwidth) run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	if err := b.load(&b.known); err != nil {
-		b.known = reading{} // never measured, or torn: it is measured again
-	}
+	b.recall()
 	due := time.Now().Add(gaugeFirst + rand.N(gaugeFirst))
 	for retry.Sleep(ctx, retry.Jitter(passiveEvery)) == nil {
 		b.watch(time.Now())
@@ -104,6 +102,18 @@ func (b *bandwidth) run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// recall takes the reading of an earlier start. One that was never made, or is
+// torn, is made anew.
+func (b *bandwidth) recall() {
+	var kept reading
+	if b.load(&kept) != nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.known = kept
 }
 
 // stale reports whether it is time to measure. A clock that went back makes
@@ -306,11 +316,13 @@ func (d *daemon) buildBandwidth() error {
 		operator: d.cfg.Bandwidth,
 		egress:   d.mesh.EgressRate,
 		peers:    d.gaugePeers,
-		dial:     func(ctx context.Context, to api.NodeID) (gaugeConn, error) { return d.mesh.Dial(ctx, to, api.ProtoGauge) },
-		load:     func(r *reading) error { return d.dir.loadJSON(bandwidthFile, r) },
-		save:     func(r reading) error { return d.dir.saveJSON(bandwidthFile, r) },
-		log:      d.log.Named("bandwidth"),
-		count:    count,
+		dial: func(ctx context.Context, to api.NodeID) (gaugeConn, error) {
+			return d.mesh.Dial(ctx, to, api.ProtoGauge)
+		},
+		load:  func(r *reading) error { return d.dir.loadJSON(bandwidthFile, r) },
+		save:  func(r reading) error { return d.dir.saveJSON(bandwidthFile, r) },
+		log:   d.log.Named("bandwidth"),
+		count: count,
 	}
 	value := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "cloudless_node_bandwidth_bps", Help: "Bandwidth to the internet in bits per second, 0 while it is not known.",

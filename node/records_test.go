@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,13 +13,20 @@ import (
 
 // fakeRecords is a mesh that has heard something.
 type fakeRecords struct {
+	mu      sync.Mutex
 	records [][]byte
 	changed chan struct{}
 }
 
-func (f *fakeRecords) Records() ([][]byte, <-chan struct{}) { return f.records, f.changed }
+func (f *fakeRecords) Records() ([][]byte, <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.records, f.changed
+}
 
 func (f *fakeRecords) hear(record string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.records = append(slices.Clone(f.records), []byte(record))
 	close(f.changed)
 	f.changed = make(chan struct{})
