@@ -109,7 +109,7 @@ func TestCutLineIsAnError(t *testing.T) {
 			cut(c)
 		}
 		_, err := far.Read(make([]byte, 1))
-		if ended := err == io.EOF; err == nil || ended != (cut == nil) {
+		if ended := errors.Is(err, io.EOF); err == nil || ended != (cut == nil) {
 			t.Errorf("after %s the other end reads %v", name, err)
 		}
 	}

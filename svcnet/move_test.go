@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -53,6 +54,9 @@ func newTwoNodes(t *testing.T, fromA, fromB lineFunc) *twoNodes {
 	n.a = newMover(&Config{Lines: fromA, Log: zap.NewNop()}, testMetrics(t))
 	n.b = newMover(&Config{Lines: fromB, Log: zap.NewNop()}, testMetrics(t))
 	s1, s2 := tcpPair(t)
+	for _, s := range []Conn{s1, s2} { // a busy machine with the race detector takes its time
+		_ = s.SetDeadline(time.Now().Add(2 * time.Minute))
+	}
 	name := newToken()
 	n.near = n.a.track(t.Context(), plain{s1}, flowKey{"b", name}, clientPatience)
 	n.far = n.b.track(t.Context(), plain{s2}, flowKey{"a", name}, serverPatience)
@@ -240,10 +244,11 @@ func TestLostAnswerBreaksTheFlow(t *testing.T) {
 		}()
 		return dialled, nil
 	}, noLines)
-	send(n.near, bulkBytes)
+	up := send(n.near, bulkBytes)
 	if _, err := io.CopyN(io.Discard, n.far, bulkBytes); err != nil {
 		t.Fatal(err)
 	}
+	<-up // now a line is asked for, or the answer is missing already
 	_ = n.far.(*flow).Conn.Close()
 	if _, err := n.near.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("the flow ends with %v", err)
