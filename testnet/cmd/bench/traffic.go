@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -152,23 +153,24 @@ func plainIperf(ctx context.Context, server, client *testnet.Device, target stri
 	return measure(ctx, client, target, port)
 }
 
-// measure waits until an iperf3 server answers at all, and then takes what one
-// run gives: no second try for a figure that looks bad.
-func measure(ctx context.Context, client *testnet.Device, target, port string, flags ...string) (float64, error) {
-	iperf := append([]string{"iperf3", "-c", target, "-p", port, "-J"}, flags...)
-	err := testnet.Await(ctx, patient, "iperf3 at "+target, func(ctx context.Context) error {
-		_, err := client.Output(ctx, append(slices.Clone(iperf), "-n", "1K")...)
+// measure takes what the first run gives that a server has served: no second
+// try for a figure that looks bad.
+func measure(ctx context.Context, client *testnet.Device, target, port string, flags ...string) (gbit float64, err error) {
+	err = testnet.Await(ctx, patient, "iperf3 at "+target, func(ctx context.Context) (err error) {
+		gbit, err = runIperf(ctx, client, append([]string{"-c", target, "-p", port}, flags...)...)
 		return err
 	})
-	if err != nil {
-		return 0, err
-	}
-	out, err := client.Output(ctx, append(iperf, "-t", strconv.Itoa(trafficTime))...)
+	return gbit, err
+}
+
+func runIperf(ctx context.Context, client *testnet.Device, flags ...string) (float64, error) {
+	out, err := client.Output(ctx, append([]string{"iperf3", "-J", "-t", strconv.Itoa(trafficTime)}, flags...)...)
 	if err != nil {
 		return 0, err
 	}
 	var result struct {
-		End struct {
+		Error string `json:"error"` // with -J it goes here, and the exit code is 0
+		End   struct {
 			Received struct {
 				BitsPerSecond float64 `json:"bits_per_second"`
 			} `json:"sum_received"`
@@ -177,9 +179,8 @@ func measure(ctx context.Context, client *testnet.Device, target, port string, f
 	if err := json.Unmarshal([]byte(out), &result); err != nil {
 		return 0, fmt.Errorf("read iperf3: %w", err)
 	}
-	gbit := result.End.Received.BitsPerSecond / 1e9
-	if gbit <= 0 {
-		return 0, fmt.Errorf("iperf3 at %s received nothing: %s", target, out)
+	if result.Error != "" {
+		return 0, errors.New(result.Error)
 	}
-	return gbit, nil
+	return result.End.Received.BitsPerSecond / 1e9, nil
 }
