@@ -296,6 +296,19 @@ func (f *fakeNode) DeleteWorkload(_ context.Context, r *pb.DeleteWorkloadRequest
 	return &pb.DeleteWorkloadResponse{}, nil
 }
 
+func (f *fakeNode) RestartWorkload(_ context.Context, r *pb.RestartWorkloadRequest) (*pb.RestartWorkloadResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w, err := f.workload(r.GetName())
+	if err != nil {
+		return nil, err
+	}
+	w.Revision++
+	w.State = api.WorkloadProgressing
+	delete(f.polled, w.Name)
+	return &pb.RestartWorkloadResponse{Workload: wire.WorkloadStatusToPB(*w)}, nil
+}
+
 func (f *fakeNode) ScaleWorkload(_ context.Context, r *pb.ScaleWorkloadRequest) (*pb.ScaleWorkloadResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

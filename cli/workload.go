@@ -42,6 +42,7 @@ func (a *app) workloadCommand() *cobra.Command {
 			}),
 		},
 		a.workloadScaleCommand(),
+		a.workloadRestartCommand(),
 		a.workloadLogsCommand(),
 		a.workloadExecCommand(),
 		a.workloadExplainCommand(),

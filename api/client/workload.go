@@ -44,6 +44,15 @@ func (c *Client) DeleteWorkload(ctx context.Context, name string) error {
 	return err
 }
 
+// RestartWorkload replaces every replica of a workload by a new one.
+func (c *Client) RestartWorkload(ctx context.Context, name string) (api.WorkloadStatus, error) {
+	r, err := c.workloads.RestartWorkload(ctx, &pb.RestartWorkloadRequest{Name: name})
+	if err != nil {
+		return api.WorkloadStatus{}, err
+	}
+	return wire.WorkloadStatusFromPB(r.GetWorkload()), nil
+}
+
 // ScaleWorkload sets the number of a workload's replicas.
 func (c *Client) ScaleWorkload(ctx context.Context, name string, replicas int) (api.WorkloadStatus, error) {
 	r, err := c.workloads.ScaleWorkload(ctx, &pb.ScaleWorkloadRequest{Name: name, Replicas: int64(replicas)})

@@ -57,6 +57,7 @@ var rules = map[string]rule{
 	pb.WorkloadService_GetWorkload_FullMethodName:     {readers, leader},
 	pb.WorkloadService_DeleteWorkload_FullMethodName:  {operators, leader},
 	pb.WorkloadService_ScaleWorkload_FullMethodName:   {operators, leader},
+	pb.WorkloadService_RestartWorkload_FullMethodName: {operators, leader},
 	pb.WorkloadService_ExplainWorkload_FullMethodName: {readers, leader},
 	pb.WorkloadService_Logs_FullMethodName:            {readers, here},
 	pb.WorkloadService_Exec_FullMethodName:            {operators, here},

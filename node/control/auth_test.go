@@ -43,6 +43,8 @@ func TestTableDecidesByRole(t *testing.T) {
 		{viewer, pb.WorkloadService_ApplyWorkload_FullMethodName, false},
 		{node, pb.WorkloadService_ApplyWorkload_FullMethodName, false},
 		{viewer, pb.WorkloadService_ListWorkloads_FullMethodName, true},
+		{viewer, pb.WorkloadService_RestartWorkload_FullMethodName, false},
+		{viewer, pb.NetworkService_Diagnose_FullMethodName, true},
 		{viewer, pb.WorkloadService_Exec_FullMethodName, false},
 		{viewer, pb.TokenService_ListTokens_FullMethodName, false},
 		{operator, pb.SyncService_Sync_FullMethodName, false},

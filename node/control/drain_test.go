@@ -70,3 +70,19 @@ func TestDrain(t *testing.T) {
 		t.Errorf("a silent node is drained: %v", err)
 	}
 }
+
+func TestRestart(t *testing.T) {
+	c := newCluster(t)
+	c.web()
+	s, ctx := leading(t, c)
+	r, err := (&workloadServer{Server: s.Server}).RestartWorkload(ctx, &pb.RestartWorkloadRequest{Name: "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := r.GetWorkload(); w.GetWorkload().GetRevision() != 2 || w.GetRollout().GetOutdated() != 2 {
+		t.Errorf("got %v", w)
+	}
+	if _, err := (&workloadServer{Server: s.Server}).RestartWorkload(ctx, &pb.RestartWorkloadRequest{Name: "db"}); api.KindOf(err) != api.KindNotFound {
+		t.Errorf("got %v", err)
+	}
+}

@@ -126,6 +126,16 @@ func (s *workloadServer) ScaleWorkload(ctx context.Context, req *pb.ScaleWorkloa
 	return &pb.ScaleWorkloadResponse{Workload: wire.WorkloadStatusToPB(workloadStatus(s.cfg.Anchor.Store().View(), w))}, nil
 }
 
+func (s *workloadServer) RestartWorkload(ctx context.Context, req *pb.RestartWorkloadRequest) (*pb.RestartWorkloadResponse, error) {
+	w, err := propose[api.Workload](ctx, s.Server, state.RestartWorkload{
+		Name: req.GetName(), ExpectVersion: req.GetExpectVersion(), Now: s.cfg.Now(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &pb.RestartWorkloadResponse{Workload: wire.WorkloadStatusToPB(workloadStatus(s.cfg.Anchor.Store().View(), w))}, nil
+}
+
 func (s *workloadServer) ExplainWorkload(ctx context.Context, req *pb.ExplainWorkloadRequest) (*pb.ExplainWorkloadResponse, error) {
 	view, err := s.linearizable(ctx)
 	if err != nil {

@@ -39,6 +39,7 @@ var kinds = []kind{
 	command[SetNodeProblem]("node.problem"),
 	command[PutWorkload]("workload.put"),
 	command[ScaleWorkload]("workload.scale"),
+	command[RestartWorkload]("workload.restart"),
 	command[DeleteWorkload]("workload.delete"),
 	command[CommitPlan]("plan.commit"),
 	command[PutImage]("image.put"),

@@ -129,6 +129,27 @@ func (c ScaleWorkload) apply(t *tx) (any, error) {
 	return w, nil
 }
 
+// RestartWorkload makes a new revision of the same spec, so that every replica is
+// replaced within the limits of an update. Its value is the api.Workload.
+type RestartWorkload struct {
+	Name          string    `json:"name"`
+	ExpectVersion uint64    `json:"expect_version,omitempty"`
+	Now           time.Time `json:"now"`
+}
+
+func (c RestartWorkload) apply(t *tx) (any, error) {
+	old, err := t.liveWorkload(c.Name, c.ExpectVersion)
+	if err != nil {
+		return nil, err
+	}
+	w := *old
+	w.Revision++
+	w.UpdatedAt, w.Version = c.Now, t.index
+	workloads.put(t, &w)
+	t.workloadEvent(api.CodeWorkloadApplied, c.Now, "Restarted", w.Name, "workload %s: revision %d, the same once more", w.Name, w.Revision)
+	return w, nil
+}
+
 // DeleteWorkload marks a workload as deleted. Its replicas are stopped by the
 // plans that follow; when the last one has ended, the workload, its service
 // and its history vanish.

@@ -43,6 +43,24 @@ func TestRevisionsOfAWorkload(t *testing.T) {
 	c.refuse(api.KindNotFound, ScaleWorkload{Name: "db", Replicas: 1, Now: c.now})
 }
 
+func TestRestartIsARevision(t *testing.T) {
+	c := newCluster(t)
+	c.must(PutWorkload{Name: "web", Spec: webSpec(2), Now: c.now})
+	before, _ := c.View().Workload("web")
+	res := c.must(RestartWorkload{Name: "web", ExpectVersion: before.Version, Now: c.now})
+	w, _ := ValueOf[api.Workload](res)
+	if w.Revision != 2 || w.Spec.Image != before.Spec.Image || w.Spec.Replicas != 2 || len(res.Events) != 1 {
+		t.Errorf("restarted %+v, %s", w, codes(res.Events))
+	}
+	c.refuse(api.KindConflict, RestartWorkload{Name: "web", ExpectVersion: before.Version, Now: c.now})
+	c.refuse(api.KindNotFound, RestartWorkload{Name: "db", Now: c.now})
+	// The same manifest once more is no change.
+	res = c.must(PutWorkload{Name: "web", Spec: webSpec(2), Now: c.now})
+	if w, _ := ValueOf[api.Workload](res); w.Revision != 2 {
+		t.Errorf("applied again: %+v", w)
+	}
+}
+
 func TestWorkloadIsValidated(t *testing.T) {
 	for name, cmd := range map[string]PutWorkload{
 		"no name":         {Spec: webSpec(1)},

@@ -798,6 +798,102 @@ func (x *ScaleWorkloadResponse) GetWorkload() *WorkloadStatus {
 	return nil
 }
 
+type RestartWorkloadRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	ExpectVersion uint64                 `protobuf:"varint,2,opt,name=expect_version,json=expectVersion,proto3" json:"expect_version,omitempty"` // 0: whatever the version is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestartWorkloadRequest) Reset() {
+	*x = RestartWorkloadRequest{}
+	mi := &file_cloudless_v1_workload_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartWorkloadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartWorkloadRequest) ProtoMessage() {}
+
+func (x *RestartWorkloadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_workload_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartWorkloadRequest.ProtoReflect.Descriptor instead.
+func (*RestartWorkloadRequest) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RestartWorkloadRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RestartWorkloadRequest) GetExpectVersion() uint64 {
+	if x != nil {
+		return x.ExpectVersion
+	}
+	return 0
+}
+
+type RestartWorkloadResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Workload      *WorkloadStatus        `protobuf:"bytes,1,opt,name=workload,proto3" json:"workload,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestartWorkloadResponse) Reset() {
+	*x = RestartWorkloadResponse{}
+	mi := &file_cloudless_v1_workload_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartWorkloadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartWorkloadResponse) ProtoMessage() {}
+
+func (x *RestartWorkloadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_workload_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartWorkloadResponse.ProtoReflect.Descriptor instead.
+func (*RestartWorkloadResponse) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RestartWorkloadResponse) GetWorkload() *WorkloadStatus {
+	if x != nil {
+		return x.Workload
+	}
+	return nil
+}
+
 type ExplainWorkloadRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Target        string                 `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
@@ -807,7 +903,7 @@ type ExplainWorkloadRequest struct {
 
 func (x *ExplainWorkloadRequest) Reset() {
 	*x = ExplainWorkloadRequest{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[13]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -819,7 +915,7 @@ func (x *ExplainWorkloadRequest) String() string {
 func (*ExplainWorkloadRequest) ProtoMessage() {}
 
 func (x *ExplainWorkloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[13]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -832,7 +928,7 @@ func (x *ExplainWorkloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainWorkloadRequest.ProtoReflect.Descriptor instead.
 func (*ExplainWorkloadRequest) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{13}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExplainWorkloadRequest) GetTarget() string {
@@ -851,7 +947,7 @@ type ExplainWorkloadResponse struct {
 
 func (x *ExplainWorkloadResponse) Reset() {
 	*x = ExplainWorkloadResponse{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[14]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -863,7 +959,7 @@ func (x *ExplainWorkloadResponse) String() string {
 func (*ExplainWorkloadResponse) ProtoMessage() {}
 
 func (x *ExplainWorkloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[14]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -876,7 +972,7 @@ func (x *ExplainWorkloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainWorkloadResponse.ProtoReflect.Descriptor instead.
 func (*ExplainWorkloadResponse) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{14}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExplainWorkloadResponse) GetExplanation() *Explanation {
@@ -899,7 +995,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[15]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +1007,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[15]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1020,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{15}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Explanation) GetWorkload() string {
@@ -971,7 +1067,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[16]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1079,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[16]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +1092,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{16}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Verdict) GetNode() string {
@@ -1060,7 +1156,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[17]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1072,7 +1168,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[17]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1085,7 +1181,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{17}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LogsRequest) GetTarget() string {
@@ -1129,7 +1225,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[18]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1237,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[18]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1250,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{18}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LogsResponse) GetTime() *timestamppb.Timestamp {
@@ -1207,7 +1303,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[19]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1315,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[19]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1328,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{19}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ExecRequest) GetMessage() isExecRequest_Message {
@@ -1321,7 +1417,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[20]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1333,7 +1429,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[20]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1346,7 +1442,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{20}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ExecStart) GetTarget() string {
@@ -1402,7 +1498,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[21]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1510,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[21]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +1523,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{21}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TerminalSize) GetWidth() uint32 {
@@ -1459,7 +1555,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[22]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1567,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[22]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1580,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{22}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ExecResponse) GetMessage() isExecResponse_Message {
@@ -1569,7 +1665,7 @@ type ExecStarted struct {
 
 func (x *ExecStarted) Reset() {
 	*x = ExecStarted{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[23]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1677,7 @@ func (x *ExecStarted) String() string {
 func (*ExecStarted) ProtoMessage() {}
 
 func (x *ExecStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[23]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1690,7 @@ func (x *ExecStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStarted.ProtoReflect.Descriptor instead.
 func (*ExecStarted) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{23}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ExecStarted) GetReplica() string {
@@ -1621,7 +1717,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_cloudless_v1_workload_proto_msgTypes[24]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1633,7 +1729,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_cloudless_v1_workload_proto_msgTypes[24]
+	mi := &file_cloudless_v1_workload_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1646,7 +1742,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{24}
+	return file_cloudless_v1_workload_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ExecExit) GetCode() int32 {
@@ -1719,6 +1815,11 @@ const file_cloudless_v1_workload_proto_rawDesc = "" +
 	"\breplicas\x18\x02 \x01(\x03R\breplicas\x12%\n" +
 	"\x0eexpect_version\x18\x03 \x01(\x04R\rexpectVersion\"Q\n" +
 	"\x15ScaleWorkloadResponse\x128\n" +
+	"\bworkload\x18\x01 \x01(\v2\x1c.cloudless.v1.WorkloadStatusR\bworkload\"S\n" +
+	"\x16RestartWorkloadRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12%\n" +
+	"\x0eexpect_version\x18\x02 \x01(\x04R\rexpectVersion\"S\n" +
+	"\x17RestartWorkloadResponse\x128\n" +
 	"\bworkload\x18\x01 \x01(\v2\x1c.cloudless.v1.WorkloadStatusR\bworkload\"0\n" +
 	"\x16ExplainWorkloadRequest\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\"V\n" +
@@ -1783,13 +1884,14 @@ const file_cloudless_v1_workload_proto_rawDesc = "" +
 	"\areplica\x18\x01 \x01(\tR\areplica\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\"\x1e\n" +
 	"\bExecExit\x12\x12\n" +
-	"\x04code\x18\x01 \x01(\x05R\x04code2\xb4\x05\n" +
+	"\x04code\x18\x01 \x01(\x05R\x04code2\x94\x06\n" +
 	"\x0fWorkloadService\x12X\n" +
 	"\rApplyWorkload\x12\".cloudless.v1.ApplyWorkloadRequest\x1a#.cloudless.v1.ApplyWorkloadResponse\x12X\n" +
 	"\rListWorkloads\x12\".cloudless.v1.ListWorkloadsRequest\x1a#.cloudless.v1.ListWorkloadsResponse\x12R\n" +
 	"\vGetWorkload\x12 .cloudless.v1.GetWorkloadRequest\x1a!.cloudless.v1.GetWorkloadResponse\x12[\n" +
 	"\x0eDeleteWorkload\x12#.cloudless.v1.DeleteWorkloadRequest\x1a$.cloudless.v1.DeleteWorkloadResponse\x12X\n" +
 	"\rScaleWorkload\x12\".cloudless.v1.ScaleWorkloadRequest\x1a#.cloudless.v1.ScaleWorkloadResponse\x12^\n" +
+	"\x0fRestartWorkload\x12$.cloudless.v1.RestartWorkloadRequest\x1a%.cloudless.v1.RestartWorkloadResponse\x12^\n" +
 	"\x0fExplainWorkload\x12$.cloudless.v1.ExplainWorkloadRequest\x1a%.cloudless.v1.ExplainWorkloadResponse\x12?\n" +
 	"\x04Logs\x12\x19.cloudless.v1.LogsRequest\x1a\x1a.cloudless.v1.LogsResponse0\x01\x12A\n" +
 	"\x04Exec\x12\x19.cloudless.v1.ExecRequest\x1a\x1a.cloudless.v1.ExecResponse(\x010\x01BHZFgithub.com/cloudless-project/cloudless/api/pb/cloudless/v1;cloudlessv1b\x06proto3"
@@ -1806,7 +1908,7 @@ func file_cloudless_v1_workload_proto_rawDescGZIP() []byte {
 	return file_cloudless_v1_workload_proto_rawDescData
 }
 
-var file_cloudless_v1_workload_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_cloudless_v1_workload_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_cloudless_v1_workload_proto_goTypes = []any{
 	(*Workload)(nil),                // 0: cloudless.v1.Workload
 	(*WorkloadStatus)(nil),          // 1: cloudless.v1.WorkloadStatus
@@ -1821,72 +1923,77 @@ var file_cloudless_v1_workload_proto_goTypes = []any{
 	(*DeleteWorkloadResponse)(nil),  // 10: cloudless.v1.DeleteWorkloadResponse
 	(*ScaleWorkloadRequest)(nil),    // 11: cloudless.v1.ScaleWorkloadRequest
 	(*ScaleWorkloadResponse)(nil),   // 12: cloudless.v1.ScaleWorkloadResponse
-	(*ExplainWorkloadRequest)(nil),  // 13: cloudless.v1.ExplainWorkloadRequest
-	(*ExplainWorkloadResponse)(nil), // 14: cloudless.v1.ExplainWorkloadResponse
-	(*Explanation)(nil),             // 15: cloudless.v1.Explanation
-	(*Verdict)(nil),                 // 16: cloudless.v1.Verdict
-	(*LogsRequest)(nil),             // 17: cloudless.v1.LogsRequest
-	(*LogsResponse)(nil),            // 18: cloudless.v1.LogsResponse
-	(*ExecRequest)(nil),             // 19: cloudless.v1.ExecRequest
-	(*ExecStart)(nil),               // 20: cloudless.v1.ExecStart
-	(*TerminalSize)(nil),            // 21: cloudless.v1.TerminalSize
-	(*ExecResponse)(nil),            // 22: cloudless.v1.ExecResponse
-	(*ExecStarted)(nil),             // 23: cloudless.v1.ExecStarted
-	(*ExecExit)(nil),                // 24: cloudless.v1.ExecExit
-	nil,                             // 25: cloudless.v1.Workload.LabelsEntry
-	nil,                             // 26: cloudless.v1.ApplyWorkloadRequest.LabelsEntry
-	nil,                             // 27: cloudless.v1.Verdict.TermsEntry
-	nil,                             // 28: cloudless.v1.ExecStart.EnvEntry
-	(*WorkloadSpec)(nil),            // 29: cloudless.v1.WorkloadSpec
-	(*timestamppb.Timestamp)(nil),   // 30: google.protobuf.Timestamp
-	(*Replica)(nil),                 // 31: cloudless.v1.Replica
+	(*RestartWorkloadRequest)(nil),  // 13: cloudless.v1.RestartWorkloadRequest
+	(*RestartWorkloadResponse)(nil), // 14: cloudless.v1.RestartWorkloadResponse
+	(*ExplainWorkloadRequest)(nil),  // 15: cloudless.v1.ExplainWorkloadRequest
+	(*ExplainWorkloadResponse)(nil), // 16: cloudless.v1.ExplainWorkloadResponse
+	(*Explanation)(nil),             // 17: cloudless.v1.Explanation
+	(*Verdict)(nil),                 // 18: cloudless.v1.Verdict
+	(*LogsRequest)(nil),             // 19: cloudless.v1.LogsRequest
+	(*LogsResponse)(nil),            // 20: cloudless.v1.LogsResponse
+	(*ExecRequest)(nil),             // 21: cloudless.v1.ExecRequest
+	(*ExecStart)(nil),               // 22: cloudless.v1.ExecStart
+	(*TerminalSize)(nil),            // 23: cloudless.v1.TerminalSize
+	(*ExecResponse)(nil),            // 24: cloudless.v1.ExecResponse
+	(*ExecStarted)(nil),             // 25: cloudless.v1.ExecStarted
+	(*ExecExit)(nil),                // 26: cloudless.v1.ExecExit
+	nil,                             // 27: cloudless.v1.Workload.LabelsEntry
+	nil,                             // 28: cloudless.v1.ApplyWorkloadRequest.LabelsEntry
+	nil,                             // 29: cloudless.v1.Verdict.TermsEntry
+	nil,                             // 30: cloudless.v1.ExecStart.EnvEntry
+	(*WorkloadSpec)(nil),            // 31: cloudless.v1.WorkloadSpec
+	(*timestamppb.Timestamp)(nil),   // 32: google.protobuf.Timestamp
+	(*Replica)(nil),                 // 33: cloudless.v1.Replica
 }
 var file_cloudless_v1_workload_proto_depIdxs = []int32{
-	25, // 0: cloudless.v1.Workload.labels:type_name -> cloudless.v1.Workload.LabelsEntry
-	29, // 1: cloudless.v1.Workload.spec:type_name -> cloudless.v1.WorkloadSpec
-	30, // 2: cloudless.v1.Workload.created_at:type_name -> google.protobuf.Timestamp
-	30, // 3: cloudless.v1.Workload.updated_at:type_name -> google.protobuf.Timestamp
+	27, // 0: cloudless.v1.Workload.labels:type_name -> cloudless.v1.Workload.LabelsEntry
+	31, // 1: cloudless.v1.Workload.spec:type_name -> cloudless.v1.WorkloadSpec
+	32, // 2: cloudless.v1.Workload.created_at:type_name -> google.protobuf.Timestamp
+	32, // 3: cloudless.v1.Workload.updated_at:type_name -> google.protobuf.Timestamp
 	0,  // 4: cloudless.v1.WorkloadStatus.workload:type_name -> cloudless.v1.Workload
-	31, // 5: cloudless.v1.WorkloadStatus.replicas:type_name -> cloudless.v1.Replica
+	33, // 5: cloudless.v1.WorkloadStatus.replicas:type_name -> cloudless.v1.Replica
 	2,  // 6: cloudless.v1.WorkloadStatus.rollout:type_name -> cloudless.v1.Rollout
-	26, // 7: cloudless.v1.ApplyWorkloadRequest.labels:type_name -> cloudless.v1.ApplyWorkloadRequest.LabelsEntry
-	29, // 8: cloudless.v1.ApplyWorkloadRequest.spec:type_name -> cloudless.v1.WorkloadSpec
+	28, // 7: cloudless.v1.ApplyWorkloadRequest.labels:type_name -> cloudless.v1.ApplyWorkloadRequest.LabelsEntry
+	31, // 8: cloudless.v1.ApplyWorkloadRequest.spec:type_name -> cloudless.v1.WorkloadSpec
 	1,  // 9: cloudless.v1.ApplyWorkloadResponse.workload:type_name -> cloudless.v1.WorkloadStatus
 	1,  // 10: cloudless.v1.ListWorkloadsResponse.workloads:type_name -> cloudless.v1.WorkloadStatus
 	1,  // 11: cloudless.v1.GetWorkloadResponse.workload:type_name -> cloudless.v1.WorkloadStatus
 	1,  // 12: cloudless.v1.ScaleWorkloadResponse.workload:type_name -> cloudless.v1.WorkloadStatus
-	15, // 13: cloudless.v1.ExplainWorkloadResponse.explanation:type_name -> cloudless.v1.Explanation
-	16, // 14: cloudless.v1.Explanation.verdicts:type_name -> cloudless.v1.Verdict
-	27, // 15: cloudless.v1.Verdict.terms:type_name -> cloudless.v1.Verdict.TermsEntry
-	30, // 16: cloudless.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	30, // 17: cloudless.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
-	20, // 18: cloudless.v1.ExecRequest.start:type_name -> cloudless.v1.ExecStart
-	21, // 19: cloudless.v1.ExecRequest.resize:type_name -> cloudless.v1.TerminalSize
-	28, // 20: cloudless.v1.ExecStart.env:type_name -> cloudless.v1.ExecStart.EnvEntry
-	21, // 21: cloudless.v1.ExecStart.size:type_name -> cloudless.v1.TerminalSize
-	23, // 22: cloudless.v1.ExecResponse.started:type_name -> cloudless.v1.ExecStarted
-	24, // 23: cloudless.v1.ExecResponse.exit:type_name -> cloudless.v1.ExecExit
-	3,  // 24: cloudless.v1.WorkloadService.ApplyWorkload:input_type -> cloudless.v1.ApplyWorkloadRequest
-	5,  // 25: cloudless.v1.WorkloadService.ListWorkloads:input_type -> cloudless.v1.ListWorkloadsRequest
-	7,  // 26: cloudless.v1.WorkloadService.GetWorkload:input_type -> cloudless.v1.GetWorkloadRequest
-	9,  // 27: cloudless.v1.WorkloadService.DeleteWorkload:input_type -> cloudless.v1.DeleteWorkloadRequest
-	11, // 28: cloudless.v1.WorkloadService.ScaleWorkload:input_type -> cloudless.v1.ScaleWorkloadRequest
-	13, // 29: cloudless.v1.WorkloadService.ExplainWorkload:input_type -> cloudless.v1.ExplainWorkloadRequest
-	17, // 30: cloudless.v1.WorkloadService.Logs:input_type -> cloudless.v1.LogsRequest
-	19, // 31: cloudless.v1.WorkloadService.Exec:input_type -> cloudless.v1.ExecRequest
-	4,  // 32: cloudless.v1.WorkloadService.ApplyWorkload:output_type -> cloudless.v1.ApplyWorkloadResponse
-	6,  // 33: cloudless.v1.WorkloadService.ListWorkloads:output_type -> cloudless.v1.ListWorkloadsResponse
-	8,  // 34: cloudless.v1.WorkloadService.GetWorkload:output_type -> cloudless.v1.GetWorkloadResponse
-	10, // 35: cloudless.v1.WorkloadService.DeleteWorkload:output_type -> cloudless.v1.DeleteWorkloadResponse
-	12, // 36: cloudless.v1.WorkloadService.ScaleWorkload:output_type -> cloudless.v1.ScaleWorkloadResponse
-	14, // 37: cloudless.v1.WorkloadService.ExplainWorkload:output_type -> cloudless.v1.ExplainWorkloadResponse
-	18, // 38: cloudless.v1.WorkloadService.Logs:output_type -> cloudless.v1.LogsResponse
-	22, // 39: cloudless.v1.WorkloadService.Exec:output_type -> cloudless.v1.ExecResponse
-	32, // [32:40] is the sub-list for method output_type
-	24, // [24:32] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	1,  // 13: cloudless.v1.RestartWorkloadResponse.workload:type_name -> cloudless.v1.WorkloadStatus
+	17, // 14: cloudless.v1.ExplainWorkloadResponse.explanation:type_name -> cloudless.v1.Explanation
+	18, // 15: cloudless.v1.Explanation.verdicts:type_name -> cloudless.v1.Verdict
+	29, // 16: cloudless.v1.Verdict.terms:type_name -> cloudless.v1.Verdict.TermsEntry
+	32, // 17: cloudless.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	32, // 18: cloudless.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
+	22, // 19: cloudless.v1.ExecRequest.start:type_name -> cloudless.v1.ExecStart
+	23, // 20: cloudless.v1.ExecRequest.resize:type_name -> cloudless.v1.TerminalSize
+	30, // 21: cloudless.v1.ExecStart.env:type_name -> cloudless.v1.ExecStart.EnvEntry
+	23, // 22: cloudless.v1.ExecStart.size:type_name -> cloudless.v1.TerminalSize
+	25, // 23: cloudless.v1.ExecResponse.started:type_name -> cloudless.v1.ExecStarted
+	26, // 24: cloudless.v1.ExecResponse.exit:type_name -> cloudless.v1.ExecExit
+	3,  // 25: cloudless.v1.WorkloadService.ApplyWorkload:input_type -> cloudless.v1.ApplyWorkloadRequest
+	5,  // 26: cloudless.v1.WorkloadService.ListWorkloads:input_type -> cloudless.v1.ListWorkloadsRequest
+	7,  // 27: cloudless.v1.WorkloadService.GetWorkload:input_type -> cloudless.v1.GetWorkloadRequest
+	9,  // 28: cloudless.v1.WorkloadService.DeleteWorkload:input_type -> cloudless.v1.DeleteWorkloadRequest
+	11, // 29: cloudless.v1.WorkloadService.ScaleWorkload:input_type -> cloudless.v1.ScaleWorkloadRequest
+	13, // 30: cloudless.v1.WorkloadService.RestartWorkload:input_type -> cloudless.v1.RestartWorkloadRequest
+	15, // 31: cloudless.v1.WorkloadService.ExplainWorkload:input_type -> cloudless.v1.ExplainWorkloadRequest
+	19, // 32: cloudless.v1.WorkloadService.Logs:input_type -> cloudless.v1.LogsRequest
+	21, // 33: cloudless.v1.WorkloadService.Exec:input_type -> cloudless.v1.ExecRequest
+	4,  // 34: cloudless.v1.WorkloadService.ApplyWorkload:output_type -> cloudless.v1.ApplyWorkloadResponse
+	6,  // 35: cloudless.v1.WorkloadService.ListWorkloads:output_type -> cloudless.v1.ListWorkloadsResponse
+	8,  // 36: cloudless.v1.WorkloadService.GetWorkload:output_type -> cloudless.v1.GetWorkloadResponse
+	10, // 37: cloudless.v1.WorkloadService.DeleteWorkload:output_type -> cloudless.v1.DeleteWorkloadResponse
+	12, // 38: cloudless.v1.WorkloadService.ScaleWorkload:output_type -> cloudless.v1.ScaleWorkloadResponse
+	14, // 39: cloudless.v1.WorkloadService.RestartWorkload:output_type -> cloudless.v1.RestartWorkloadResponse
+	16, // 40: cloudless.v1.WorkloadService.ExplainWorkload:output_type -> cloudless.v1.ExplainWorkloadResponse
+	20, // 41: cloudless.v1.WorkloadService.Logs:output_type -> cloudless.v1.LogsResponse
+	24, // 42: cloudless.v1.WorkloadService.Exec:output_type -> cloudless.v1.ExecResponse
+	34, // [34:43] is the sub-list for method output_type
+	25, // [25:34] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_cloudless_v1_workload_proto_init() }
@@ -1896,14 +2003,14 @@ func file_cloudless_v1_workload_proto_init() {
 	}
 	file_cloudless_v1_replica_proto_init()
 	file_cloudless_v1_workload_spec_proto_init()
-	file_cloudless_v1_workload_proto_msgTypes[17].OneofWrappers = []any{}
-	file_cloudless_v1_workload_proto_msgTypes[19].OneofWrappers = []any{
+	file_cloudless_v1_workload_proto_msgTypes[19].OneofWrappers = []any{}
+	file_cloudless_v1_workload_proto_msgTypes[21].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Stdin)(nil),
 		(*ExecRequest_Resize)(nil),
 		(*ExecRequest_CloseStdin)(nil),
 	}
-	file_cloudless_v1_workload_proto_msgTypes[22].OneofWrappers = []any{
+	file_cloudless_v1_workload_proto_msgTypes[24].OneofWrappers = []any{
 		(*ExecResponse_Started)(nil),
 		(*ExecResponse_Stdout)(nil),
 		(*ExecResponse_Stderr)(nil),
@@ -1915,7 +2022,7 @@ func file_cloudless_v1_workload_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cloudless_v1_workload_proto_rawDesc), len(file_cloudless_v1_workload_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const (
 	WorkloadService_GetWorkload_FullMethodName     = "/cloudless.v1.WorkloadService/GetWorkload"
 	WorkloadService_DeleteWorkload_FullMethodName  = "/cloudless.v1.WorkloadService/DeleteWorkload"
 	WorkloadService_ScaleWorkload_FullMethodName   = "/cloudless.v1.WorkloadService/ScaleWorkload"
+	WorkloadService_RestartWorkload_FullMethodName = "/cloudless.v1.WorkloadService/RestartWorkload"
 	WorkloadService_ExplainWorkload_FullMethodName = "/cloudless.v1.WorkloadService/ExplainWorkload"
 	WorkloadService_Logs_FullMethodName            = "/cloudless.v1.WorkloadService/Logs"
 	WorkloadService_Exec_FullMethodName            = "/cloudless.v1.WorkloadService/Exec"
@@ -42,6 +43,8 @@ type WorkloadServiceClient interface {
 	GetWorkload(ctx context.Context, in *GetWorkloadRequest, opts ...grpc.CallOption) (*GetWorkloadResponse, error)
 	DeleteWorkload(ctx context.Context, in *DeleteWorkloadRequest, opts ...grpc.CallOption) (*DeleteWorkloadResponse, error)
 	ScaleWorkload(ctx context.Context, in *ScaleWorkloadRequest, opts ...grpc.CallOption) (*ScaleWorkloadResponse, error)
+	// RestartWorkload replaces every replica by a new one of the same spec.
+	RestartWorkload(ctx context.Context, in *RestartWorkloadRequest, opts ...grpc.CallOption) (*RestartWorkloadResponse, error)
 	// ExplainWorkload tells why replicas are where they are, or nowhere.
 	ExplainWorkload(ctx context.Context, in *ExplainWorkloadRequest, opts ...grpc.CallOption) (*ExplainWorkloadResponse, error)
 	Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsResponse], error)
@@ -107,6 +110,16 @@ func (c *workloadServiceClient) ScaleWorkload(ctx context.Context, in *ScaleWork
 	return out, nil
 }
 
+func (c *workloadServiceClient) RestartWorkload(ctx context.Context, in *RestartWorkloadRequest, opts ...grpc.CallOption) (*RestartWorkloadResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RestartWorkloadResponse)
+	err := c.cc.Invoke(ctx, WorkloadService_RestartWorkload_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *workloadServiceClient) ExplainWorkload(ctx context.Context, in *ExplainWorkloadRequest, opts ...grpc.CallOption) (*ExplainWorkloadResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ExplainWorkloadResponse)
@@ -163,6 +176,8 @@ type WorkloadServiceServer interface {
 	GetWorkload(context.Context, *GetWorkloadRequest) (*GetWorkloadResponse, error)
 	DeleteWorkload(context.Context, *DeleteWorkloadRequest) (*DeleteWorkloadResponse, error)
 	ScaleWorkload(context.Context, *ScaleWorkloadRequest) (*ScaleWorkloadResponse, error)
+	// RestartWorkload replaces every replica by a new one of the same spec.
+	RestartWorkload(context.Context, *RestartWorkloadRequest) (*RestartWorkloadResponse, error)
 	// ExplainWorkload tells why replicas are where they are, or nowhere.
 	ExplainWorkload(context.Context, *ExplainWorkloadRequest) (*ExplainWorkloadResponse, error)
 	Logs(*LogsRequest, grpc.ServerStreamingServer[LogsResponse]) error
@@ -192,6 +207,9 @@ func (UnimplementedWorkloadServiceServer) DeleteWorkload(context.Context, *Delet
 }
 func (UnimplementedWorkloadServiceServer) ScaleWorkload(context.Context, *ScaleWorkloadRequest) (*ScaleWorkloadResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ScaleWorkload not implemented")
+}
+func (UnimplementedWorkloadServiceServer) RestartWorkload(context.Context, *RestartWorkloadRequest) (*RestartWorkloadResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RestartWorkload not implemented")
 }
 func (UnimplementedWorkloadServiceServer) ExplainWorkload(context.Context, *ExplainWorkloadRequest) (*ExplainWorkloadResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ExplainWorkload not implemented")
@@ -313,6 +331,24 @@ func _WorkloadService_ScaleWorkload_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _WorkloadService_RestartWorkload_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestartWorkloadRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WorkloadServiceServer).RestartWorkload(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WorkloadService_RestartWorkload_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WorkloadServiceServer).RestartWorkload(ctx, req.(*RestartWorkloadRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _WorkloadService_ExplainWorkload_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ExplainWorkloadRequest)
 	if err := dec(in); err != nil {
@@ -375,6 +411,10 @@ var WorkloadService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ScaleWorkload",
 			Handler:    _WorkloadService_ScaleWorkload_Handler,
+		},
+		{
+			MethodName: "RestartWorkload",
+			Handler:    _WorkloadService_RestartWorkload_Handler,
 		},
 		{
 			MethodName: "ExplainWorkload",
