@@ -22,6 +22,7 @@ const (
 	parallelDials = 16
 	retryInitial  = time.Second
 	retryMax      = 30 * time.Second
+	punchRetryMax = 8 * time.Second // a punch fails for want of CPU at one end, too; there are maxPunches
 	yieldFirst    = 2 * time.Second // the member with the higher ID lets the other dial first
 	retireAfter   = time.Minute     // a relayed connection that a direct one has replaced is kept this long
 )
@@ -91,12 +92,12 @@ func (k *keeper) round(ctx context.Context, slots chan struct{}) {
 	first := len(k.m.contacts.relays())
 	for i, p := range wanted {
 		if k.m.best(p) == nil {
-			k.start(ctx, slots, k.dials, p, i >= first && !k.m.lower(p), k.m.connect)
+			k.start(ctx, slots, p, i >= first && !k.m.lower(p), task{k.dials, retryMax, k.m.connect})
 		}
 	}
 	for _, s := range k.m.members(nil) {
 		if k.m.onlyRelayed(s.id) {
-			k.start(ctx, slots, k.punches, s.id, false, k.m.punch)
+			k.start(ctx, slots, s.id, false, task{k.punches, punchRetryMax, k.m.punch})
 		} else {
 			k.settle(s.id)
 		}
@@ -114,15 +115,23 @@ func (k *keeper) settle(p peer.ID) {
 	k.m.retire(p)
 }
 
-func (k *keeper) start(ctx context.Context, slots chan struct{}, table map[peer.ID]*attempt, p peer.ID, yield bool, try func(context.Context, peer.ID) error) {
+// task is one of the two things that the keeper tries with a peer.
+type task struct {
+	table   map[peer.ID]*attempt
+	longest time.Duration // between two attempts
+	try     func(context.Context, peer.ID) error
+}
+
+// start makes an attempt, if one is due and there is a slot.
+func (k *keeper) start(ctx context.Context, slots chan struct{}, p peer.ID, yield bool, t task) {
 	k.mu.Lock()
-	a := table[p]
+	a := t.table[p]
 	if a == nil {
-		a = &attempt{backoff: retry.Backoff{Initial: retryInitial, Max: retryMax}}
+		a = &attempt{backoff: retry.Backoff{Initial: retryInitial, Max: t.longest}}
 		if yield {
 			a.next = time.Now().Add(yieldFirst + rand.N(yieldFirst/2))
 		}
-		table[p] = a
+		t.table[p] = a
 	}
 	due := !a.running && !time.Now().Before(a.next)
 	if due {
@@ -142,7 +151,7 @@ func (k *keeper) start(ctx context.Context, slots chan struct{}, table map[peer.
 		defer func() { <-slots }()
 		tctx, cancel := context.WithTimeout(ctx, connectTimeout)
 		defer cancel()
-		err := try(tctx, p)
+		err := t.try(tctx, p)
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		a.running = false

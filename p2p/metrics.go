@@ -52,7 +52,7 @@ func newMetrics() *meshMetrics {
 		pulls:       counterVec("record_pulls_total", "Comparisons of the known member records with a peer's, by result.", "result"),
 		lookups:     counterVec("dht_lookups_total", "Searches for members that could not be reached at known addresses, by result.", "result"),
 		deadPaths: prometheus.NewCounter(prometheus.CounterOpts{
-			Namespace: "cloudless", Subsystem: "p2p", Name: "dead_paths_total", Help: "Direct paths that were given up because the peer answered by a relay only.",
+			Namespace: "cloudless", Subsystem: "p2p", Name: "dead_paths_total", Help: "Direct paths that were given up because the peer answered in another way only.",
 		}),
 		reservations: gauge("relay_reservations", "Members that hold a reservation at this relay."),
 		circuits:     gauge("relay_circuits", "Connections that this relay carries."),

@@ -6,12 +6,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
-	"github.com/libp2p/go-libp2p/core/transport"
 	"github.com/multiformats/go-multiaddr"
 	"go.uber.org/zap"
 
@@ -29,6 +29,10 @@ const (
 	// silent until it is closed, so that what hangs on it begins anew. Shorter
 	// troubles of a path end no stream.
 	silentFor = 8 * time.Second
+	// silentBeside is the same while another direct connection to the peer answers:
+	// the path is well, and one of the transports is blocked.
+	silentBeside = 3 * time.Second
+	maxWays      = 8 // that are tried at once
 )
 
 // pulses finds direct connections that have died without a word: libp2p takes
@@ -37,7 +41,8 @@ const (
 // that to the leading anchor always is, every few seconds: a probe each second
 // and way would be most of what an idle node sends. One that does not answer is passed over
 // for a relayed one until it answers again; without a relayed one the peer is
-// asked by a relay, and when it answers there, the dead connection is closed.
+// asked by a relay and over the other transport, and when it answers there, the
+// dead connection is closed.
 type pulses struct {
 	mu      sync.RWMutex
 	used    map[peer.ID]time.Time
@@ -182,7 +187,7 @@ func (m *Mesh) busy(p peer.ID, idle bool) bool {
 func (m *Mesh) feelPulse(ctx context.Context, p peer.ID) {
 	alive := false
 	var longest time.Duration
-	var silent, relayed []network.Conn
+	var silent, old, relayed []network.Conn
 	for _, c := range m.host.Network().ConnsToPeer(p) {
 		if pathOf(c) == api.PathRelayed {
 			relayed = append(relayed, c)
@@ -193,27 +198,41 @@ func (m *Mesh) feelPulse(ctx context.Context, p peer.ID) {
 			return
 		}
 		alive = alive || answered
+		quiet := m.pulses.note(c, answered)
 		if !answered {
 			silent = append(silent, c)
 			m.outside.suspect()
 		}
-		longest = max(longest, m.pulses.note(c, answered))
+		if quiet >= silentBeside {
+			old = append(old, c)
+		}
+		longest = max(longest, quiet)
 	}
-	if alive || len(silent) == 0 || len(relayed) > 0 && longest < silentFor {
+	if alive {
+		m.bury(old) // the peer has come back in another way
 		return
 	}
-	if !m.answersByRelay(ctx, p, relayed) {
+	if len(silent) == 0 || len(relayed) > 0 && longest < silentFor {
+		return
+	}
+	if !m.answersElsewhere(ctx, p, silent, relayed) {
 		return // the peer, or this device, is cut off: there is nothing better
 	}
 	if slices.ContainsFunc(silent, func(c network.Conn) bool { return m.answers(ctx, c, pulseAgain) }) || ctx.Err() != nil {
 		return // slow, not dead
 	}
-	m.log.Info("a direct path is dead, using a relay", zap.Stringer("peer", p), zap.Duration("took", longest))
-	m.metrics.deadPaths.Inc()
-	for _, c := range silent {
+	m.bury(silent)
+	m.keeper.reset([]peer.ID{p})
+}
+
+// bury closes connections that are dead, so that what hangs on them, at either
+// end and below circuits, begins anew.
+func (m *Mesh) bury(dead []network.Conn) {
+	for _, c := range dead {
+		m.log.Info("a direct path is dead, using another one", zap.Stringer("peer", c.RemotePeer()), zap.Stringer("address", c.RemoteMultiaddr()))
+		m.metrics.deadPaths.Inc()
 		_ = c.Close()
 	}
-	m.keeper.reset([]peer.ID{p})
 }
 
 // answers reports whether p echoes a few bytes over a given connection.
@@ -237,10 +256,10 @@ func (m *Mesh) answers(ctx context.Context, c network.Conn, within time.Duration
 	return true
 }
 
-// answersByRelay reports whether p can be reached through a relay while its
-// direct connections are silent. Without a relayed connection it makes one that
-// libp2p does not count, for that would rather use what it has.
-func (m *Mesh) answersByRelay(ctx context.Context, p peer.ID, relayed []network.Conn) bool {
+// answersElsewhere reports whether p can be reached in another way while its
+// direct connections are silent: by relay, or over the other transport where one
+// of the two is blocked.
+func (m *Mesh) answersElsewhere(ctx context.Context, p peer.ID, silent, relayed []network.Conn) bool {
 	for _, c := range relayed {
 		if m.answers(ctx, c, pulseTimeout) {
 			return true
@@ -249,24 +268,24 @@ func (m *Mesh) answersByRelay(ctx context.Context, p peer.ID, relayed []network.
 	if len(relayed) > 0 {
 		return false
 	}
-	n, ok := m.host.Network().(interface {
-		TransportForDialing(a multiaddr.Multiaddr) transport.Transport
+	ways := m.circuits(p)
+	for _, a := range m.contacts.addrs(p) {
+		dead := slices.ContainsFunc(silent, func(c network.Conn) bool { return transportOf(c.RemoteMultiaddr()) == transportOf(a) })
+		if !dead && !isRelayed(a) && !excluded(a, m.cfg.Exclude) && m.worthDialling(p, a) {
+			ways = append(ways, a)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, pulseTimeout)
+	defer cancel()
+	var found atomic.Bool
+	each(ways, maxWays, func(a multiaddr.Multiaddr) {
+		c, err := m.dialApart(ctx, p, a)
+		if err != nil {
+			return
+		}
+		_ = c.Close()
+		found.Store(true)
+		cancel() // one is enough
 	})
-	if !ok {
-		return false
-	}
-	for _, a := range m.circuits(p) {
-		t := n.TransportForDialing(a)
-		if t == nil {
-			continue
-		}
-		dctx, cancel := context.WithTimeout(ctx, pulseTimeout)
-		c, err := t.Dial(dctx, a, p)
-		cancel()
-		if err == nil {
-			_ = c.Close()
-			return true
-		}
-	}
-	return false
+	return found.Load()
 }

@@ -8,6 +8,7 @@ import (
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -61,6 +62,7 @@ type order struct {
 	Contacts []p2p.Contact
 	Echo     api.NodeID // send a megabyte there and back
 	Flow     api.NodeID // open a small stream there again and again
+	Pour     api.NodeID // fill one stream there for some seconds
 }
 
 // Report is a line that the program prints.
@@ -81,6 +83,15 @@ type PeerReport struct {
 	Echo    string        // how the ordered megabyte fared: "", "ok", or what went wrong
 	EchoIn  time.Duration // how long it took
 	Flow    FlowReport
+	Pour    PourReport
+}
+
+// PourReport is about the stream that was ordered to be filled.
+type PourReport struct {
+	Done          bool
+	BitsPerSecond float64
+	Path          api.Path // that it ran on
+	Error         string
 }
 
 // FlowReport is about the streams that were ordered.
@@ -115,7 +126,7 @@ func program(in io.Reader, out io.Writer) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	if err := d.serveEcho(); err != nil {
+	if err := errors.Join(d.serveEcho(), d.serveSink()); err != nil {
 		return err
 	}
 	go func() {
@@ -203,6 +214,9 @@ func (d *device) obey(ctx context.Context, o order) {
 	}
 	if o.Echo != "" {
 		go d.megabyte(ctx, o.Echo)
+	}
+	if o.Pour != "" {
+		go d.pour(ctx, o.Pour)
 	}
 	if o.Flow != "" {
 		go d.flow(ctx, o.Flow)

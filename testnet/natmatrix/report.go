@@ -52,7 +52,7 @@ type Figure struct {
 	Name     string  `json:"name"`
 	Value    float64 `json:"value"`
 	Unit     string  `json:"unit"`
-	Baseline float64 `json:"baseline"` // the aim
+	Baseline float64 `json:"baseline"` // the aim, or what it is compared with
 	Ratio    float64 `json:"ratio"`
 }
 

@@ -43,7 +43,7 @@ func Scenarios(names ...string) []Scenario {
 			sites: []testnet.Site{cloud, homeA}, run: sameLAN,
 		},
 		{
-			Name: "house", Story: "nine devices behind one address reach the anchor, each other and another home",
+			Name: "house", Story: "nine devices behind one address reach the anchor, each other and another home", within: 3 * time.Minute,
 			sites: []testnet.Site{cloud, full, homeB}, run: fullHouse,
 		},
 		{
@@ -77,6 +77,18 @@ func Scenarios(names ...string) []Scenario {
 		{
 			Name: "severed-late", Story: "the same after the relayed connection was retired", Long: true, within: 4 * time.Minute,
 			sites: []testnet.Site{cloud, homeA, homeB}, run: func(ctx context.Context, n *Net) ([]Figure, error) { return severed(ctx, n, 75*time.Second) },
+		},
+		{
+			Name: "udp-dies", Story: "UDP dies on a path, and TCP takes over: to a server, and below a relayed connection",
+			sites: []testnet.Site{cloud, homeA, homeC}, run: udpDies,
+		},
+		{
+			Name: "relay-speed", Story: "one stream between two homes that only a relay connects, next to iperf3", Long: true, within: 3 * time.Minute,
+			sites: []testnet.Site{
+				cloud, homeC, {Name: "home-d", NAT: testnet.Symmetric, Devices: []string{"d1"}},
+				{Name: "office-e", NAT: testnet.Symmetric, NoUDP: true, Devices: []string{"e1"}},
+				{Name: "office-f", NAT: testnet.Symmetric, NoUDP: true, Devices: []string{"f1"}},
+			}, run: relaySpeed,
 		},
 		{
 			Name: "auto-public", Story: "a server that was not told that it is public finds out, with one anchor to ask", Long: true, within: 6 * time.Minute,
@@ -230,6 +242,12 @@ func flowing(ctx context.Context, n *Net, from, to string) error {
 	if err := n.awaitPath(ctx, from, to, api.PathDirect); err != nil {
 		return err
 	}
+	return n.flow(ctx, from, to)
+}
+
+// flow opens streams from one device to another again and again, and returns
+// when the first was answered.
+func (n *Net) flow(ctx context.Context, from, to string) error {
 	if err := n.order(from, order{Flow: n.Report(to).Contact.ID}); err != nil {
 		return err
 	}
@@ -321,6 +339,36 @@ func severed(ctx context.Context, n *Net, wait time.Duration) ([]Figure, error) 
 	}
 	direct, err := again(ctx, n, "a1", "b1", healed, api.PathDirect)
 	return append(figures, figure("healed_direct"+suffix, direct, 30)), err
+}
+
+func udpDies(ctx context.Context, n *Net) ([]Figure, error) {
+	if err := n.startAll(ctx, "a1", "c1"); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(n.awaitPath(ctx, "c1", "a1", api.PathRelayed), n.flow(ctx, "c1", "a1")); err != nil {
+		return nil, err
+	}
+	cut := time.Now()
+	if err := n.Lab.Sever(ctx, "home-a", anchor, "udp"); err != nil {
+		return nil, err
+	}
+	relayed, err := again(ctx, n, "c1", "a1", cut, api.PathRelayed)
+	if err != nil {
+		return nil, err
+	}
+	figures := []Figure{figure("udp_dead_relayed_s", relayed, 10)}
+	if err := n.Start(ctx, "vps2", p2p.PublicYes); err != nil {
+		return figures, err
+	}
+	if err := errors.Join(n.awaitPath(ctx, "a1", "vps2", api.PathDirect), n.flow(ctx, "a1", "vps2")); err != nil {
+		return figures, err
+	}
+	cut = time.Now()
+	if err := n.Lab.Sever(ctx, "home-a", "vps2", "udp"); err != nil {
+		return figures, err
+	}
+	direct, err := again(ctx, n, "a1", "vps2", cut, api.PathDirect)
+	return append(figures, figure("udp_dead_direct_s", direct, 5)), err
 }
 
 func findsOut(ctx context.Context, n *Net) ([]Figure, error) {

@@ -68,7 +68,7 @@ func run(ctx context.Context, out string, kinds, stories []string) error {
 		fmt.Printf("%-16s %-6s %4.1f s  %s\n", s.Name, verdict(err), time.Since(begun).Seconds(), s.Story)
 	}
 	for _, f := range figures {
-		fmt.Printf("%-28s %6.2f %s (aim %.1f)\n", f.Name, f.Value, f.Unit, f.Baseline)
+		fmt.Printf("%-28s %6.2f %s (next to %.1f)\n", f.Name, f.Value, f.Unit, f.Baseline)
 	}
 	if err := natmatrix.WriteFigures(out, figures); err != nil {
 		return err

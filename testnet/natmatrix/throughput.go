@@ -1,0 +1,160 @@
+//go:build linux
+
+package natmatrix
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/cloudless-project/cloudless/api"
+	"github.com/cloudless-project/cloudless/testnet"
+)
+
+const (
+	protoSink  = "/cloudless/lab-sink/1"
+	pourFor    = 5 * time.Second
+	pourWithin = 30 * time.Second // for the answer, after that
+	iperfPort  = "5999"
+)
+
+// serveSink swallows what it is sent and answers with how much that was.
+func (d *device) serveSink() error {
+	l, err := d.mesh.Listen(protoSink)
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, c, make([]byte, 256<<10))
+				if err == nil {
+					_ = binary.Write(c, binary.BigEndian, uint64(n))
+				}
+			}()
+		}
+	}()
+	return nil
+}
+
+// pour fills one stream to a peer for a while.
+func (d *device) pour(ctx context.Context, id api.NodeID) {
+	rate, path, err := d.fill(ctx, id)
+	d.change(id, func(r *PeerReport) {
+		r.Pour = PourReport{Done: true, BitsPerSecond: rate, Path: path}
+		if err != nil {
+			r.Pour.Error = err.Error()
+		}
+	})
+}
+
+func (d *device) fill(ctx context.Context, id api.NodeID) (float64, api.Path, error) {
+	ctx, cancel := context.WithTimeout(ctx, pourFor+pourWithin)
+	defer cancel()
+	c, err := d.mesh.Dial(ctx, id, protoSink)
+	if err != nil {
+		return 0, api.PathNone, err
+	}
+	defer c.Close()
+	begun := time.Now()
+	_ = c.SetDeadline(begun.Add(pourFor + pourWithin))
+	for b := make([]byte, 256<<10); time.Since(begun) < pourFor; {
+		if _, err := c.Write(b); err != nil {
+			return 0, c.Path(), err
+		}
+	}
+	if err := c.CloseWrite(); err != nil {
+		return 0, c.Path(), err
+	}
+	var n uint64
+	if err := binary.Read(c, binary.BigEndian, &n); err != nil {
+		return 0, c.Path(), fmt.Errorf("read how much arrived: %w", err)
+	}
+	return 8 * float64(n) / time.Since(begun).Seconds(), c.Path(), nil
+}
+
+// relaySpeed compares one stream between two homes that only a relay connects
+// with what iperf3 moves from one of them to the relay: once over QUIC, once
+// between two that have no UDP.
+func relaySpeed(ctx context.Context, n *Net) ([]Figure, error) {
+	plain, err := iperf(ctx, n.Lab.Device("c1"), n.Lab.Device(anchor))
+	if err != nil {
+		return nil, err
+	}
+	var figures []Figure
+	for _, x := range []struct{ name, from, to string }{{"relay_gbit", "c1", "d1"}, {"relay_tcp_gbit", "e1", "f1"}} {
+		gbit, err := n.relayed(ctx, x.from, x.to)
+		if err != nil {
+			return figures, err
+		}
+		figures = append(figures, Figure{Name: x.name, Value: gbit, Unit: "Gbit/s", Baseline: plain, Ratio: gbit / plain})
+	}
+	return figures, nil
+}
+
+// relayed fills a stream between two devices, and returns how many Gbit/s
+// arrived.
+func (n *Net) relayed(ctx context.Context, from, to string) (float64, error) {
+	if err := n.startAll(ctx, from, to); err != nil {
+		return 0, err
+	}
+	defer n.Stop(from)
+	defer n.Stop(to)
+	if err := errors.Join(n.awaitPath(ctx, from, to, api.PathRelayed), n.awaitPath(ctx, to, from, api.PathRelayed)); err != nil {
+		return 0, err
+	}
+	if err := n.order(from, order{Pour: n.Report(to).Contact.ID}); err != nil {
+		return 0, err
+	}
+	if err := n.Await(ctx, "a stream to be filled", func() bool { return n.Sees(from, to).Pour.Done }); err != nil {
+		return 0, err
+	}
+	r := n.Sees(from, to).Pour
+	if r.Error != "" || r.Path != api.PathRelayed {
+		return 0, fmt.Errorf("fill a relayed stream from %s to %s: by %s: %s", from, to, r.Path, r.Error)
+	}
+	return r.BitsPerSecond / 1e9, nil
+}
+
+// iperf measures plain TCP from one device to another, in Gbit/s.
+func iperf(ctx context.Context, from, to *testnet.Device) (float64, error) {
+	serve, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = to.Output(serve, "iperf3", "-s", "-p", iperfPort) // ended by stop
+	}()
+	defer func() { stop(); <-ended }()
+	args := []string{"iperf3", "-J", "-c", to.Addr.String(), "-p", iperfPort}
+	if err := testnet.Await(ctx, pourWithin, "iperf3", func(ctx context.Context) error {
+		_, err := from.Output(ctx, append(args[:len(args):len(args)], "-n", "1K")...)
+		return err
+	}); err != nil {
+		return 0, err
+	}
+	out, err := from.Output(ctx, append(args, "-t", fmt.Sprint(int(pourFor.Seconds())))...)
+	if err != nil {
+		return 0, err
+	}
+	var result struct {
+		End struct {
+			Received struct {
+				BitsPerSecond float64 `json:"bits_per_second"`
+			} `json:"sum_received"`
+		} `json:"end"`
+	}
+	if err := json.Unmarshal([]byte(out), &result); err != nil || result.End.Received.BitsPerSecond <= 0 {
+		return 0, fmt.Errorf("read iperf3: %w: %.200s", err, out)
+	}
+	return result.End.Received.BitsPerSecond / 1e9, nil
+}
