@@ -123,7 +123,8 @@ func TestConnectionsFromALostAddressAreLeft(t *testing.T) {
 	a := newAuthority(t)
 	n1 := a.start(t, nil)
 	lost := a.start(t, func(c *Config) { c.Listen = []string{"/ip4/127.0.0.5/tcp/0"} }) // not an address of any interface
-	n1.SetMembers([]Contact{lost.contact()}) // n1 dials: the other end has the address then
+	// n1 dials: who dials leaves by the address of its route, whatever it listens on.
+	n1.SetMembers([]Contact{lost.contact()})
 	eventually(t, "both are connected", admittedBoth(n1, lost))
 	mine, theirs := n1.best(lost.host.ID()), lost.best(n1.host.ID())
 	n1.leaveLost()
