@@ -235,6 +235,8 @@ func (l *Lines) open(secured *secureConn, raw manet.Conn, scope network.ConnMana
 	switch {
 	case !ok:
 		return refuse(errNotConnected)
+	case member.Lapsed:
+		return refuse(fmt.Errorf("the certificate of %s has ended", p))
 	case !holdsOne(member, l.roles):
 		return refuse(fmt.Errorf("%s holds none of the roles %v", p, l.roles))
 	case secured.ConnState().StreamMultiplexer != protoLine:
@@ -355,7 +357,7 @@ func (c *line) watch() {
 	for {
 		adm.mu.Lock()
 		r := adm.records[c.peer]
-		if r == nil || r.member == nil {
+		if r == nil || r.member == nil || r.member.Lapsed {
 			adm.mu.Unlock()
 			_ = c.Reset()
 			return

@@ -154,6 +154,29 @@ func TestLinesEndWithTheAdmission(t *testing.T) {
 	}
 }
 
+func TestLinesEndWithTheCertificate(t *testing.T) {
+	n1, n2, l1, l2 := lined(t)
+	c, far := linePair(t, l1, l2)
+	p, err := peer.Decode(string(n2.ID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n1.update(p, func(r *record) {
+		lapsed := *r.member
+		lapsed.Lapsed = true
+		r.member = &lapsed
+		r.notify()
+	})
+	for _, end := range []Conn{c, far} {
+		if _, err := end.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+			t.Errorf("a line outlives the certificate: %v", err)
+		}
+	}
+	if _, err := l1.Dial(testContext(t), n2.ID()); err == nil {
+		t.Error("a line was opened to a member whose certificate has ended")
+	}
+}
+
 func TestLinesPerPeerAreBounded(t *testing.T) {
 	_, n2, l1, l2 := lined(t)
 	for range maxPeerLines {
