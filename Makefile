@@ -73,6 +73,11 @@ bench: build build/tools/wireguard ## Measure join, placement, failover, through
 sim: ## Thousands of nodes in virtual time: convergence, false deaths, faults; appends to build/bench.jsonl
 	go run ./testnet/sim/cmd
 
+.PHONY: yardstick
+yardstick: ## hashicorp/memberlist itself in virtual time, 1,000 members (many minutes); appends to build/bench.jsonl
+	@mkdir -p build
+	go -C testnet/yardstick test -count=1 -timeout 40m -v -run Memberlist . -members 1000 -rounds 3 -out $(CURDIR)/build/bench.jsonl
+
 .PHONY: nat
 nat: setup ## Measure how the mesh gets through every pair of NATs (needs root; some minutes); adds to build/bench.jsonl
 	go run ./testnet/natmatrix/cmd
