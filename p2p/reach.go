@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	"github.com/multiformats/go-multiaddr"
@@ -115,7 +116,9 @@ func (m *Mesh) reached(e any) {
 			m.outside.forgetGlances()
 			m.outside.suspect()
 			m.ports.wake()
-			m.leaveLost()
+			if len(e.Removed) > 0 {
+				m.spawn(func() { m.leaveSilent(m.host.Network().Conns()) })
+			}
 			m.keeper.reset(nil) // another network: what failed may work now
 		}
 	}
@@ -128,15 +131,23 @@ func (m *Mesh) ownsOne(addrs []multiaddr.Multiaddr) bool {
 	return err == nil && slices.ContainsFunc(addrs, func(a multiaddr.Multiaddr) bool { return multiaddr.Contains(own, a) })
 }
 
-// leaveLost closes the connections from addresses that this device has no more.
-// No packet will leave on them, and libp2p would take a minute to find out. Those
-// of a socket that is bound to no address, as QUIC's, move along.
-func (m *Mesh) leaveLost() {
+// leaveSilent closes the direct connections among some that do not answer:
+// either end has another address now. libp2p takes up to a minute to find out,
+// and until then nobody would dial anew.
+func (m *Mesh) leaveSilent(conns []network.Conn) {
 	own := interfaceAddrs()
-	for _, c := range m.host.Network().Conns() {
+	each(conns, probeParallel, func(c network.Conn) {
 		ip, ok := firstIP(c.LocalMultiaddr())
-		if ok && !ip.IsUnspecified() && !isRelayed(c.RemoteMultiaddr()) && !slices.Contains(own, ip) {
-			_ = c.Close()
+		if !ok || isRelayed(c.RemoteMultiaddr()) {
+			return
 		}
-	}
+		// From an address that is gone no packet leaves. QUIC's socket is bound to
+		// none, and its connections may have moved along; one may be slow, not dead.
+		lost := !ip.IsUnspecified() && !slices.Contains(own, ip)
+		if !lost && (m.answers(m.ctx, c, pulseTimeout) || m.answers(m.ctx, c, pulseTimeout)) || m.ctx.Err() != nil {
+			return
+		}
+		_ = c.Close()
+		m.keeper.reset([]peer.ID{c.RemotePeer()})
+	})
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/multiformats/go-multiaddr"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
@@ -111,29 +110,7 @@ func (m *Mesh) follow(r signedRecord) {
 	}
 	m.pulses.giveUp(func(p peer.ID) bool { return p == r.peer })
 	m.keeper.reset([]peer.ID{r.peer})
-	m.spawn(func() { m.leaveOld(r) })
-}
-
-// leaveOld closes the direct connections to a member that lead to an address
-// that it does not name any more, unless it answers there: libp2p takes up to a
-// minute to find out, and until then nobody would dial the new one.
-func (m *Mesh) leaveOld(r signedRecord) {
-	closed := false
-	for _, c := range m.host.Network().ConnsToPeer(r.peer) {
-		ip, ok := firstIP(c.RemoteMultiaddr())
-		named := slices.ContainsFunc(r.addrs, func(a multiaddr.Multiaddr) bool {
-			other, ok := firstIP(a)
-			return ok && other == ip && !isRelayed(a)
-		})
-		if !ok || named || isRelayed(c.RemoteMultiaddr()) || m.answers(m.ctx, c, pulseTimeout) || m.ctx.Err() != nil {
-			continue
-		}
-		_ = c.Close()
-		closed = true
-	}
-	if closed {
-		m.keeper.reset([]peer.ID{r.peer})
-	}
+	m.spawn(func() { m.leaveSilent(m.host.Network().ConnsToPeer(r.peer)) })
 }
 
 // passOn publishes the record of a member that was news here when that member
