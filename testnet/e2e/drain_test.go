@@ -31,7 +31,7 @@ func TestDrain(t *testing.T) {
 	awaitAnswer(t, vps, webURL)
 	t.Logf("the service meanwhile: %+v", probe.Result())
 	cloudless(t, vps, "workload", "scale", "web", "3")
-	w, err = vps.AwaitReplicas(ctx, patient, "web", 3, full)
+	_, err = vps.AwaitReplicas(ctx, patient, "web", 3, full)
 	must(t, err)
 	cloudless(t, vps, "node", "uncordon", full)
 	await(t, full+" to be ready and empty", func(ctx context.Context) error {
