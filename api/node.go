@@ -117,8 +117,8 @@ type Node struct {
 	Labels       map[string]string `json:"labels,omitempty"` // set by operators, win over Inventory.Labels
 	State        NodeState         `json:"state"`
 	Cordoned     bool              `json:"cordoned"`
-	Draining     bool              `json:"draining,omitempty"` // is to be emptied, also while it is out of sight
-	Unstable     bool              `json:"unstable,omitempty"` // came back from a death that was none: suspect until it has been steady
+	Draining     bool              `json:"draining,omitempty"`      // is to be emptied, also while it is out of sight
+	Unstable     bool              `json:"unstable,omitempty"`      // came back from a death that was none: suspect until it has been steady
 	Anchor       bool              `json:"anchor"`                  // holds a copy of the state, or is about to
 	Voter        bool              `json:"voter"`                   // an anchor with a vote
 	AnchorPolicy AnchorPolicy      `json:"anchor_policy,omitempty"` // set by operators, wins over Inventory.Anchor

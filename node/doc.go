@@ -15,6 +15,7 @@
 //	raft.damaged/       a log that could not be trusted, on anchors
 //	snapshots/          sealed snapshots that this node keeps for the cluster
 //	view.json           the last cluster view; enough to work without anchors
+//	anchor-seen.json    when an anchor answered last; tells an island from the rest
 //	records.json        where the members say they are, signed by them
 //	incarnation.json    the number of the last daemon that ran here
 //	images/             index of the images whose blobs this node can give

@@ -12,7 +12,8 @@ import (
 // onDisk are names of commands that are in the logs of clusters. More may be
 // added here; none may be changed or taken away.
 const onDisk = `cluster.create event.record token.put token.revoke token.redeem node.enrol node.report node.state
-node.update node.remove node.voter workload.put workload.scale workload.delete plan.commit image.put image.remove`
+node.update node.remove node.voter workload.put workload.scale workload.delete plan.commit image.put image.remove
+authority.add authority.advance node.problem`
 
 func TestNamesOfCommandsStay(t *testing.T) {
 	for _, name := range strings.Fields(onDisk) {

@@ -38,5 +38,8 @@
 //     deleted and made again: the state may raise the generation of a plan.
 //   - A deleted workload, its service and its history vanish when its last
 //     replica has ended.
+//   - The generations of the cluster's authority only grow, one change at a time;
+//     only one that never issued can be withdrawn. api.Cluster.CA stays the
+//     founding one.
 //   - Everything is bounded; see the constants in limits.go.
 package state

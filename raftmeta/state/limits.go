@@ -17,7 +17,7 @@ const (
 	MaxLabels             = 64    // of a node or workload
 	MaxAuthorities        = 12    // generations of the cluster's authority, as in security/identity
 	MaxCertificate        = 8 << 10
-	MaxCommands           = 4096  // in one entry
+	MaxCommands           = 4096 // in one entry
 	MaxEncoded            = 1 << 20
 	maxName               = 63 // a DNS label
 	maxID                 = 128

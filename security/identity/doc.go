@@ -13,7 +13,11 @@
 //   - a life of at most 24 hours.
 //
 // The name of a cluster that machines use (the cluster ID) is a hash of the
-// authority's public key, so whoever knows the ID can check the authority.
+// authority's founding public key, so whoever knows the ID can check the
+// authority. Its key can be replaced: each generation's certificate is signed by
+// the generation before it, and a membership certificate is followed by those of
+// its issuers back to the second, in the order of TLS. A Trust says which
+// generations are known and which of them count.
 //
 // Nothing here reads the clock: the time is an argument. Files live below an
 // os.Root, mode 0600. The package does not know libp2p; a test compares the
