@@ -106,8 +106,8 @@ func TestVoterWithoutItsLogBeginsAnew(t *testing.T) {
 		at := a.client()
 		defer at.Close()
 		a.eventually("a does not lead", func(ctx context.Context) error {
-			if _, err := at.Anchors(ctx); api.KindOf(err) != api.KindUnavailable {
-				return fmt.Errorf("the anchors answer: %v", err)
+			if _, err := at.Anchors(ctx); err == nil {
+				return errors.New("the anchors answer")
 			}
 			return nil
 		})
@@ -156,7 +156,7 @@ func TestHaltedAnchorGoesOnAsANode(t *testing.T) {
 	var written int
 	at := b.client()
 	defer at.Close()
-	a.eventually("a says what is wrong", func(ctx context.Context) error {
+	a.within(4*patience, "a says what is wrong", func(ctx context.Context) error {
 		for range 8 { // it has some room left in its current file
 			if _, _, err := at.Apply(ctx, bulky(written)); err == nil {
 				written++

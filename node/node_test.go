@@ -111,8 +111,14 @@ func (h *device) client() *client.Client {
 
 func (h *device) eventually(what string, f func(context.Context) error) {
 	h.t.Helper()
+	h.within(patience, what, f)
+}
+
+// within is eventually for what takes longer on a slow machine.
+func (h *device) within(limit time.Duration, what string, f func(context.Context) error) {
+	h.t.Helper()
 	var err error
-	for end := time.Now().Add(patience); time.Now().Before(end); {
+	for end := time.Now().Add(limit); time.Now().Before(end); {
 		ctx, cancel := context.WithTimeout(h.t.Context(), 5*time.Second)
 		err = f(ctx)
 		cancel()
