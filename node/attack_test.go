@@ -254,7 +254,6 @@ func TestMemberDoesNotLead(t *testing.T) {
 	d, _ := listener(t, b)
 	d.member = &membership{Cluster: b.authority.ClusterID()}
 	d.herald = newHerald()
-	d.mesh = runMesh(t, newDeviceKey(t), d.admission, nil)
 	d.views.amend(func(v api.ClusterView) api.ClusterView {
 		v.Nodes = append(v.Nodes, api.Node{ID: "member"}, api.Node{ID: "anchor", Anchor: true})
 		return v

@@ -134,7 +134,7 @@ func (h *device) awaitRevoked(reason string) {
 	})
 }
 
-// listener is a daemon without a mesh: enough to be told things.
+// listener is a daemon that knows nobody: enough to be told things.
 func listener(t *testing.T, b *bureau) (*daemon, *observer.ObservedLogs) {
 	t.Helper()
 	core, logs := observer.New(zap.WarnLevel)
@@ -147,6 +147,7 @@ func listener(t *testing.T, b *bureau) (*daemon, *observer.ObservedLogs) {
 	d := &daemon{admission: b.admission(false), log: log, dir: dir}
 	d.self = d.admission.id
 	d.office = &office{daemon: d}
+	d.mesh = runMesh(t, newDeviceKey(t), d.admission, nil)
 	d.views = openView(d.self, dir, log)
 	d.views.put(api.ClusterView{
 		Nodes:    []api.Node{{ID: d.self}},

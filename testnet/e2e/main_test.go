@@ -41,6 +41,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "hold" {
 		os.Exit(hold(os.Args[2]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == "scan" {
+		os.Exit(scan(os.Args[2], os.Args[3]))
+	}
 	os.Exit(withBinary(m.Run))
 }
 
