@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/cloudless-project/cloudless/api"
 	"github.com/cloudless-project/cloudless/internal/retry"
 )
@@ -29,6 +31,7 @@ func (w *worker) watchAnchors(ctx context.Context) string {
 		}
 		left := time.Until(last.Add(d.After.Std()))
 		if left <= 0 {
+			w.log.Info("no anchor is heard, giving the replica up", zap.Duration("took", d.After.Std()))
 			return fmt.Sprintf("stopped by its node: no anchor was heard for %s", d.After.Std())
 		}
 		if retry.Sleep(ctx, left) != nil {

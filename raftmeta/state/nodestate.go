@@ -51,6 +51,9 @@ func (c SetNodeState) apply(t *tx) (any, error) {
 	if c.To == api.NodeDraining {
 		n.Cordoned, n.Draining = true, true
 	}
+	if old.State == api.NodeCutOff && c.To == api.NodeReady {
+		t.stoppedOffline(old, c.Now)
+	}
 	t.moveNode(&n, c.To, c.Reason, c.Now)
 	if c.To == api.NodeDown {
 		t.loseReplicas(&n, "node down: "+n.StateReason, c.Now)
@@ -72,6 +75,20 @@ func (t *tx) moveNode(n *api.Node, to api.NodeState, reason string, now time.Tim
 		e.code, e.reason, e.text = api.CodeNodeLeft, "Left", "has left"
 	}
 	t.nodeEvent(e.code, now, e.reason, n, "node %s %s: %s", n.Inventory.Name, e.text, n.StateReason)
+}
+
+// stoppedOffline puts out of service what a node that is heard again must have
+// stopped while it was cut off. It will say so itself with its next report; until
+// then such a replica must not win its slot back from one that serves.
+func (t *tx) stoppedOffline(n *api.Node, now time.Time) {
+	for _, old := range replicas.list(t.txn, "node", pair(string(n.ID), "")) {
+		d := old.Spec.OnDisconnect
+		if old.State == api.ReplicaReady && d.Mode == api.DisconnectStop && now.Sub(n.StateSince) >= d.After.Std() {
+			r := *old
+			r.Reason = "stopped by its node while that was cut off"
+			t.moveReplica(&r, api.ReplicaNotReady, now)
+		}
+	}
 }
 
 // loseReplicas ends every replica of a node that will not be heard again.

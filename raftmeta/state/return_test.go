@@ -107,3 +107,26 @@ func TestNodeMayGiveAReplicaUp(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+func TestWhatItsHouseStoppedDoesNotServeWhenItIsBack(t *testing.T) {
+	for mode, want := range map[string]api.ReplicaState{api.DisconnectStop: api.ReplicaNotReady, api.DisconnectReplace: api.ReplicaReady} {
+		c := newCluster(t)
+		c.join("pi")
+		spec := webSpec(1)
+		spec.OnDisconnect = api.OnDisconnect{Mode: mode, After: api.Duration(30 * time.Second)}
+		c.must(PutWorkload{Name: "web", Spec: spec, Now: c.now})
+		c.place("pi")
+		c.hear("pi", 1, "", runs("web.0.1", epoch))
+		for _, offline := range []struct {
+			long time.Duration
+			want api.ReplicaState
+		}{{20 * time.Second, api.ReplicaReady}, {40 * time.Second, want}} {
+			c.move("pi", api.NodeReady, api.NodeCutOff)
+			c.now = c.now.Add(offline.long)
+			c.move("pi", api.NodeCutOff, api.NodeReady)
+			if r := c.replica("web.0.1"); r.State != offline.want {
+				t.Errorf("%s, after %s offline: %s, want %s", mode, offline.long, r.State, offline.want)
+			}
+		}
+	}
+}

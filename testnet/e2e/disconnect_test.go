@@ -123,7 +123,7 @@ func TestHouseThatStaysOffline(t *testing.T) {
 	ctx := t.Context()
 	lab := newCluster(t, "pi", "nas", "desk")
 	vps, pi, nas := lab.Device("vps"), lab.Device("pi"), lab.Device("nas")
-	importWeb(t, lab, pi)
+	importWeb(t, lab, vps) // the house takes its copy with it
 	before := map[string]map[string]time.Time{}
 	for name, mode := range map[string]string{"moves": "replace", "stays": "keep", "single": "stop"} {
 		must(t, vps.Apply(ctx, onDisconnect(name, "home-a", mode, "15s")))
@@ -168,7 +168,7 @@ func TestDeathThatWasNone(t *testing.T) {
 	ctx := t.Context()
 	lab := newCluster(t, "pi", "desk")
 	vps, desk := lab.Device("vps"), lab.Device("desk")
-	importWeb(t, lab, desk)
+	importWeb(t, lab, vps)
 	must(t, vps.Apply(ctx, onDisconnect("web", "home-b", "replace", "30s")))
 	w, err := vps.AwaitReplicas(ctx, patient, "web", 1)
 	must(t, err)
