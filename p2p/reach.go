@@ -144,7 +144,7 @@ func (m *Mesh) leaveSilent(conns []network.Conn) {
 		// From an address that is gone no packet leaves. QUIC's socket is bound to
 		// none, and its connections may have moved along; one may be slow, not dead.
 		lost := !ip.IsUnspecified() && !slices.Contains(own, ip)
-		if !lost && (m.answers(m.ctx, c, pulseTimeout) || m.answers(m.ctx, c, pulseTimeout)) || m.ctx.Err() != nil {
+		if !lost && (m.answers(m.ctx, c, pulseTimeout) || m.answers(m.ctx, c, pulseAgain)) || m.ctx.Err() != nil {
 			return
 		}
 		_ = c.Close()
