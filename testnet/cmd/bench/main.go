@@ -28,7 +28,7 @@ func main() {
 	}
 	binary := flag.String("binary", "bin/cloudless", "the cloudless binary")
 	out := flag.String("out", "build/bench.jsonl", "where the figures go")
-	only := flag.String("only", "", "measure these alone: join,revoke,apply,failover,vip,requests,idle")
+	only := flag.String("only", "", "measure these alone: join,revoke,apply,failover,vip,requests,idle,leader")
 	runs := flag.Int("runs", 10, "samples of each duration")
 	cuts := flag.Int("cuts", 20, "power cuts for the failover")
 	flag.Parse()
@@ -94,7 +94,7 @@ func run(ctx context.Context, binary, out, only string, runs, cuts int) (err err
 	parts := []struct {
 		name string
 		run  func(context.Context) error
-	}{{"idle", b.idle}, {"join", b.join}, {"revoke", b.revoke}, {"apply", b.apply}, {"vip", b.vip}, {"requests", b.requests}, {"failover", b.failover}}
+	}{{"idle", b.idle}, {"join", b.join}, {"revoke", b.revoke}, {"apply", b.apply}, {"vip", b.vip}, {"requests", b.requests}, {"failover", b.failover}, {"leader", b.leader}}
 	for _, p := range parts {
 		if only != "" && !slices.Contains(strings.Split(only, ","), p.name) {
 			continue
