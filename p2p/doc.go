@@ -29,7 +29,7 @@
 //
 // The files follow the jobs: host (the libp2p host and its limits), gate
 // (which protocols a stranger reaches), admission and hello (who is in), enrol,
-// contacts and keeper (who should be connected), relay, punch, portmap, upnp and
+// contacts and keeper (who should be connected), relay, reserve, punch, portmap, upnp and
 // natpmp (ways through NAT), tcp (from which port it dials), reach, outside and
 // whoami (where this device is), pulse (which paths are dead), lan (mDNS),
 // record, recordbook, recordpull and records (what members sign of their

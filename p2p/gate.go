@@ -76,7 +76,7 @@ func isEd25519(p peer.ID) bool {
 }
 
 // gatedHost is the host that everything beyond connecting is built on: relay,
-// AutoRelay, pubsub and bitswap. Its handlers serve admitted members only, and
+// pubsub and bitswap. Its handlers serve admitted members only, and
 // it opens streams to admitted members only.
 type gatedHost struct {
 	basicHost
@@ -85,7 +85,7 @@ type gatedHost struct {
 
 var (
 	_ host.Host                                     = (*gatedHost)(nil)
-	_ interface{ IDService() identify.IDService }   = (*gatedHost)(nil) // AutoRelay looks for it
+	_ interface{ IDService() identify.IDService }   = (*gatedHost)(nil)
 	_ interface{ AllAddrs() []multiaddr.Multiaddr } = (*gatedHost)(nil)
 )
 

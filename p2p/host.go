@@ -47,7 +47,7 @@ type basicHost interface {
 	ConfirmedAddrs() (reachable, unreachable, unknown []multiaddr.Multiaddr)
 }
 
-// newHost starts the libp2p host. Relaying, hole punching and AutoRelay are not
+// newHost starts the libp2p host. Relaying and hole punching are not
 // among its options: they are put on top of the gated host instead, so that
 // strangers do not reach them (relay.go, punch.go).
 func newHost(cfg Config, gater *gater, counter *metrics.BandwidthCounter, told addrsFilter, ports *portMapper, seen func(peer.ID) bool) (basicHost, error) {
@@ -107,8 +107,8 @@ func reachabilityOptions(cfg Config, ports *portMapper) []libp2p.Option {
 	if cfg.Public == PublicYes {
 		opts = append(opts, libp2p.ForceReachabilityPublic())
 	} else {
-		// AutoRelay waits for a verdict of AutoNAT v1, which a small mesh never
-		// gives. Reserving at a relay harms nobody who turns out to be public.
+		// A small mesh never gets a verdict of AutoNAT v1. Addresses through relays,
+		// which libp2p tells of private devices alone, harm nobody who is public.
 		opts = append(opts, libp2p.ForceReachabilityPrivate())
 	}
 	if !cfg.NoPortMap && cfg.Public != PublicYes {

@@ -13,7 +13,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
-	"github.com/libp2p/go-libp2p/p2p/host/autorelay"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
 	"github.com/multiformats/go-multiaddr"
@@ -53,7 +52,7 @@ type Mesh struct {
 	outside  *outside
 	ports    portMapper
 
-	autorelay *autorelay.AutoRelay
+	reserver  *reserver // nil for a client, and for who is public
 	puncher   *holepunch.Service
 	relayMu   sync.Mutex
 	relay     *relay.Relay
@@ -177,12 +176,17 @@ func (m *Mesh) Run(ctx context.Context) error {
 	defer stop()
 	run, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if m.autorelay != nil {
-		m.autorelay.Start()
-	}
 	var jobs sync.WaitGroup
 	var failed error
 	var once sync.Once
+	vital := func(job func(context.Context) error) {
+		jobs.Go(func() {
+			if err := job(run); err != nil {
+				once.Do(func() { failed = err })
+				cancel()
+			}
+		})
+	}
 	jobs.Go(func() { m.refreshAll(run) })
 	jobs.Go(func() { m.probeAll(run) })
 	if !m.cfg.Client {
@@ -191,12 +195,10 @@ func (m *Mesh) Run(ctx context.Context) error {
 		jobs.Go(func() { m.watchOutside(run) })
 		jobs.Go(func() { m.tellRecord(run) })
 		jobs.Go(func() { m.pullRecords(run) })
-		jobs.Go(func() {
-			if err := m.watchReach(run); err != nil {
-				once.Do(func() { failed = err })
-				cancel()
-			}
-		})
+		vital(m.watchReach)
+		if m.reserver != nil {
+			vital(m.reserver.run)
+		}
 		if !m.cfg.NoLAN {
 			l := &lan{m: m, seen: make(chan peer.AddrInfo, maxLANPeers)}
 			jobs.Go(func() { l.run(run) })
@@ -227,13 +229,6 @@ func (m *Mesh) close() {
 	m.stopMu.Lock()
 	m.cancel()
 	m.stopMu.Unlock()
-	if m.autorelay != nil {
-		// Its loop can start the relay finder while the finder is being
-		// stopped. When the first Close returns the loop has ended, and the
-		// second one stops what it has started.
-		_ = m.autorelay.Close()
-		_ = m.autorelay.Close()
-	}
 	if m.puncher != nil {
 		_ = m.puncher.Close()
 	}

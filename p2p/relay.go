@@ -1,14 +1,12 @@
 package p2p
 
 import (
-	"context"
 	"fmt"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/transport"
-	"github.com/libp2p/go-libp2p/p2p/host/autorelay"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/pb"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
@@ -21,11 +19,6 @@ const (
 	relayTTL        = time.Hour
 	maxReservations = 16384
 	maxCircuits     = 4096 // per member
-	relaysPerNode   = 2
-
-	relayRetry  = 15 * time.Second // pause after a relay refused
-	relayAsk    = 2 * time.Second  // how often AutoRelay may ask for candidates
-	relayLinger = 2 * time.Second  // how long it waits for better ones
 )
 
 // relayACL lets admitted members reserve and connect, to admitted members.
@@ -110,20 +103,8 @@ func (m *Mesh) useRelays(gater *gater) error {
 	if m.cfg.Public == PublicYes {
 		return nil
 	}
-	m.autorelay, err = autorelay.NewAutoRelay(m.gated,
-		autorelay.WithPeerSource(m.relayCandidates),
-		autorelay.WithNumRelays(relaysPerNode),
-		// libp2p's defaults are for the public network, where candidates are
-		// many and unknown: minutes of waiting, an hour after a refusal.
-		autorelay.WithBootDelay(0),
-		autorelay.WithMinCandidates(1),
-		autorelay.WithBackoff(relayRetry),
-		autorelay.WithMinInterval(relayAsk),
-	)
-	if err != nil {
-		return fmt.Errorf("make AutoRelay: %w", err)
-	}
-	return nil // Run starts it: one that is closed while it starts leaks
+	m.reserver = newReserver(m)
+	return nil
 }
 
 // dialOnly adds the relay transport without listening on it.
@@ -140,40 +121,6 @@ func dialOnly(h host.Host, up transport.Upgrader) error {
 		return fmt.Errorf("add relay transport: %w", err)
 	}
 	return nil
-}
-
-// relayCandidates offers the known relays to AutoRelay. The channel stays open
-// for a moment, so that a relay that becomes known is used without delay.
-func (m *Mesh) relayCandidates(ctx context.Context, n int) <-chan peer.AddrInfo {
-	out := make(chan peer.AddrInfo)
-	m.spawn(func() {
-		defer close(out)
-		linger := time.NewTimer(relayLinger)
-		defer linger.Stop()
-		for {
-			changed := m.contacts.watch()
-			relays := m.contacts.relays()
-			for _, p := range relays[:min(n, len(relays))] {
-				select {
-				case out <- peer.AddrInfo{ID: p, Addrs: m.contacts.addrs(p)}:
-				case <-ctx.Done():
-					return
-				case <-m.ctx.Done():
-					return
-				}
-			}
-			select {
-			case <-changed:
-			case <-linger.C:
-				return
-			case <-ctx.Done():
-				return
-			case <-m.ctx.Done():
-				return
-			}
-		}
-	})
-	return out
 }
 
 // relayTracer counts what the relay does.
