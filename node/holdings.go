@@ -31,14 +31,21 @@ type holding struct {
 	unknown  time.Time // since then the cluster does not know it; zero while it does
 }
 
-// load serves again what an earlier daemon held, if it is still there.
-func (m *images) load(ctx context.Context) error {
+// prepare makes the directories what a new daemon wants. It comes before the
+// API is served, and load once the runtime answers: an import may be under way
+// by then.
+func (m *images) prepare() error {
 	if err := m.dir.RemoveAll(spoolDir); err != nil { // of an import that was cut off
 		m.log.Warn("the leftovers of an import cannot be removed", zap.Error(err))
 	}
 	if err := m.dir.MkdirAll(imagesDir, 0o700); err != nil {
 		return fmt.Errorf("prepare image index: %w", err)
 	}
+	return nil
+}
+
+// load serves again what an earlier daemon held, if it is still there.
+func (m *images) load(ctx context.Context) error {
 	entries, err := fs.ReadDir(m.dir.FS(), imagesDir)
 	if err != nil {
 		return fmt.Errorf("read image index: %w", err)

@@ -1,10 +1,13 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,11 +15,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/cloudless-project/cloudless/api"
+	archive "github.com/cloudless-project/cloudless/container/archive/build"
 	"github.com/cloudless-project/cloudless/container/fake"
 )
 
@@ -85,6 +90,10 @@ func (s *stock) restart() {
 			}
 			return s.cluster.Images[i], true
 		},
+		register: func(_ context.Context, img api.Image) (api.Image, error) { return img, nil },
+	}
+	if err := s.prepare(); err != nil {
+		s.t.Fatal(err)
 	}
 	if err := s.load(s.t.Context()); err != nil {
 		s.t.Fatal(err)
@@ -210,6 +219,46 @@ func TestImageIsServedAgainWhenTheIndexIsLost(t *testing.T) {
 	s.ensure(web)
 	s.want(web)
 }
+
+// The API is served before the runtime answers, so an import may be under way
+// when the node learns what it has, again and again until that works.
+func TestImportWhileTheNodeBegins(t *testing.T) {
+	s := newStock(t)
+	var tar bytes.Buffer
+	files := fstest.MapFS{"hello": {Data: []byte("hello")}}
+	if err := archive.Image(&tar, web, files, archive.Config{Arch: "amd64"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.dir.Mkdir(spoolDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.dir.WriteFile(spoolDir+"/cut-off", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.restart()
+	if _, err := s.dir.Stat(spoolDir + "/cut-off"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what an earlier import left is still there: %v", err)
+	}
+	// Once the archive is read, the import has made its directory.
+	begun := readerFunc(func([]byte) (int, error) {
+		if err := s.load(t.Context()); err != nil {
+			t.Error(err)
+		}
+		return 0, io.EOF
+	})
+	half := bytes.NewReader(tar.Next(tar.Len() / 2))
+	imported, err := s.Import(t.Context(), io.MultiReader(begun, half, begun, &tar), "")
+	if err != nil || len(imported) != 1 {
+		t.Fatalf("imported %v, %v", imported, err)
+	}
+	s.want(web)
+	s.restart()
+	s.want(web)
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 func TestIndexOfEarlierVersionsIsTaken(t *testing.T) {
 	s := newStock(t)

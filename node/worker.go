@@ -136,7 +136,7 @@ func (w *worker) buildImages(ctx context.Context) error {
 		held:     make(map[string]*holding),
 		changed:  w.changed.notify,
 	}
-	return nil
+	return w.images.prepare()
 }
 
 // distrust notes a damaged blob; it does not block.
