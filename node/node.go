@@ -72,6 +72,7 @@ type daemon struct {
 	worker    *worker         // nil without workloads
 	office    *office
 	herald    *herald
+	errands   errands
 	admitted  chan api.NodeID // nodes that were admitted just now
 
 	parts lifecycle
@@ -89,6 +90,7 @@ func build(ctx context.Context, cfg Config, dir *dataDir, key ed25519.PrivateKey
 		registry: newRegistry(),
 		member:   m,
 		herald:   newHerald(),
+		errands:  newErrands(),
 		admitted: make(chan api.NodeID, 256),
 	}
 	defer func() {
@@ -165,6 +167,7 @@ func (d *daemon) buildMesh() error {
 		return err
 	}
 	d.parts.owner("mesh", d.mesh.Run)
+	d.parts.loop("errands", d.errands.run)
 	d.parts.loop("member records", func(ctx context.Context) error { return keepRecords(ctx, d.dir, d.mesh, d.log.Named("mesh")) })
 	// The heartbeat ends just before the mesh says goodbye: whatever else takes
 	// its time to end, nobody takes this node for dead meanwhile.

@@ -49,7 +49,7 @@ func (d *daemon) revoke(list []api.Revocation, source string) {
 	if source != fromView {
 		d.views.amend(d.admission.revoked.complete)
 	}
-	leads := d.office.IsLeader()
+	var gone []api.NodeID
 	for _, r := range fresh {
 		id := api.NodeID(r.ID)
 		if id == d.self {
@@ -57,29 +57,45 @@ func (d *daemon) revoke(list []api.Revocation, source string) {
 			continue
 		}
 		d.log.Info("an identity was revoked", zap.String("peer", r.ID), zap.String("reason", r.Reason), zap.String("source", source))
-		if leads {
-			// It learns from the view that tells of it, which is on its way: once it
-			// is evicted nobody speaks to it any more. Its calls are refused already.
-			time.AfterFunc(lastWord, func() { d.mesh.Evict(id) })
-		} else {
+		gone = append(gone, id)
+	}
+	leads := d.office.IsLeader()
+	d.evict(gone, leads)
+	if source == fromTopic {
+		return
+	}
+	wait := time.Duration(0)
+	if !leads {
+		wait = passOnWithin/5 + rand.N(passOnWithin)
+	}
+	if !d.errands.after(wait, func(ctx context.Context) { d.passOn(ctx, fresh) }) {
+		d.log.Debug("too much to do to pass revocations on", zap.Int("revocations", len(fresh)))
+	}
+}
+
+// evict ends the connections to removed nodes. The leader leaves them a moment:
+// a removed node learns of it from the view that is on its way, and once it is
+// evicted nobody speaks to it any more. Its calls are refused already.
+func (d *daemon) evict(gone []api.NodeID, leads bool) {
+	if len(gone) == 0 {
+		return
+	}
+	evict := func() {
+		for _, id := range gone {
 			d.mesh.Evict(id)
 		}
 	}
-	switch {
-	case source == fromTopic:
-	case leads:
-		d.passOn(fresh)
-	default:
-		time.AfterFunc(passOnWithin/5+rand.N(passOnWithin), func() { d.passOn(fresh) })
+	if !leads || !d.errands.after(lastWord, func(context.Context) { evict() }) {
+		evict()
 	}
 }
 
 // passOn publishes what the topic has not brought to everybody yet.
-func (d *daemon) passOn(list []api.Revocation) {
+func (d *daemon) passOn(ctx context.Context, list []api.Revocation) {
 	list = slices.DeleteFunc(slices.Clone(list), func(r api.Revocation) bool {
 		return len(r.Signature) == 0 || !d.admission.revoked.tell(api.NodeID(r.ID))
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), passOnWithin)
+	ctx, cancel := context.WithTimeout(ctx, passOnWithin)
 	defer cancel()
 	for some := range slices.Chunk(list, maxAnnounced) {
 		data, err := json.Marshal(announcement{Revoked: some})
