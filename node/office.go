@@ -91,8 +91,16 @@ func (o *office) word() (v api.ClusterView, heard bool, fresh <-chan struct{}) {
 	return o.view, o.heard, o.fresh
 }
 
-// run serves one term after another until ctx ends.
-func (o *office) run(ctx context.Context) error {
+// run serves one term after another until ctx ends, even before it began: the
+// log that was opened for a term that will not be served is closed, too.
+func (o *office) run(ctx context.Context) (err error) {
+	defer func() {
+		if a := o.current(); a != nil {
+			if cerr := a.raft.Close(); err == nil {
+				err = cerr
+			}
+		}
+	}()
 	backoff := retry.Backoff{Initial: time.Second, Max: time.Minute}
 	for ctx.Err() == nil {
 		if a := o.current(); a != nil {
