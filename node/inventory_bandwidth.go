@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -292,7 +293,7 @@ func (g *gaugeServer) serve(conn gaugeConn) error {
 				warmed = last
 			}
 		}
-		if err == io.EOF || whole.bytes > gaugeBytes {
+		if errors.Is(err, io.EOF) || whole.bytes > gaugeBytes {
 			break
 		}
 		if err != nil {
