@@ -56,6 +56,7 @@ type tenant struct {
 	workload string
 	node     int32
 	needs    api.Resources
+	apart    []api.AntiAffinity
 }
 
 // New returns the fleet of nodes with the replicas that are on them. It keeps
@@ -116,12 +117,12 @@ func (f *Fleet) Reserve(id api.ReplicaID, workload string, spec *api.WorkloadSpe
 	if _, taken := f.tenants[id]; !ok || taken {
 		return
 	}
-	t := &tenant{id: id, workload: workload, node: i, needs: spec.Resources.Requests()}
+	t := &tenant{id: id, workload: workload, node: i, needs: spec.Resources.Requests(), apart: spec.Placement.AntiAffinity}
 	f.tenants[id] = t
 	f.replicas[workload] = append(f.replicas[workload], t)
 	f.free[i] = f.free[i].Sub(t.needs)
 	f.count(t, 1)
-	f.repel(workload, spec)
+	f.repel(t, 1)
 }
 
 // Release gives a replica's room back.
@@ -134,6 +135,7 @@ func (f *Fleet) Release(id api.ReplicaID) {
 	f.replicas[t.workload] = slices.DeleteFunc(f.replicas[t.workload], func(o *tenant) bool { return o == t })
 	f.free[t.node] = f.free[t.node].Add(t.needs)
 	f.count(t, -1)
+	f.repel(t, -1)
 }
 
 // Free returns what is left on a node; a component is negative on a node that

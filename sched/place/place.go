@@ -67,15 +67,18 @@ func (f *Fleet) decide(req Request) (Decision, error) {
 		Feasible: feasible, Nodes: len(f.nodes), granted: c.granted(best)}, nil
 }
 
-// ignore takes a replica out of the counters of its neighbours and returns the
-// function that puts it back. The counters that matter must exist by then.
-func (f *Fleet) ignore(id api.ReplicaID) (restore func()) {
-	t := f.tenants[id]
-	if t == nil {
-		return func() {}
+// ignore takes replicas out of the counters of their neighbours and returns the
+// function that puts them back. The counters that matter must exist by then.
+func (f *Fleet) ignore(ids []api.ReplicaID) (restore func()) {
+	add := func(by int32) {
+		for _, id := range ids {
+			if t := f.tenants[id]; t != nil {
+				f.count(t, by)
+			}
+		}
 	}
-	f.count(t, -1)
-	return func() { f.count(t, 1) }
+	add(-1)
+	return func() { add(1) }
 }
 
 // granted names the wishes that a node fulfils.

@@ -2,7 +2,7 @@ package place
 
 import (
 	"fmt"
-	"slices"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -183,11 +183,27 @@ func TestReplacesIsNoNeighbour(t *testing.T) {
 	if _, err := f.Place(Request{ID: "web.0.2", Workload: "web", Spec: s}); err == nil {
 		t.Fatal("placed beside its like")
 	}
-	if _, err := f.Place(Request{ID: "web.0.2", Workload: "web", Spec: s, Replaces: "web.0.1"}); err != nil {
+	if _, err := f.Place(Request{ID: "web.0.2", Workload: "web", Spec: s, Replaces: []api.ReplicaID{"web.0.1"}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Place(Request{ID: "web.1.1", Workload: "web", Spec: s, Replaces: "web.0.1"}); err == nil {
+	if _, err := f.Place(Request{ID: "web.1.1", Workload: "web", Spec: s, Replaces: []api.ReplicaID{"web.0.1"}}); err == nil {
 		t.Error("the replica that replaces it does not count")
+	}
+}
+
+// Whoever keeps others away does so for as long as one of its replicas demands it.
+func TestReleaseEndsTheDemandToStayAway(t *testing.T) {
+	shy := spec(func(s *api.WorkloadSpec) {
+		s.Placement.AntiAffinity = []api.AntiAffinity{{Workload: "web", Topology: "node", Required: true}}
+	})
+	f := New([]api.Node{node("a")}, []api.Replica{on("a", shy, "db", 0), on("a", shy, "db", 1), on("a", spec(), "db", 2)}, Options{})
+	for released, want := range []bool{false, false, true} {
+		if released > 0 {
+			f.Release(api.NewReplicaID("db", released-1, 1))
+		}
+		if got := f.Explain(Request{ID: "web.0.1", Workload: "web", Spec: spec()})[0].Fits; got != want {
+			t.Errorf("after %d were released: %v, want %v", released, got, want)
+		}
 	}
 }
 
@@ -208,11 +224,12 @@ func TestExplainAgreesWithPlace(t *testing.T) {
 			s := spec(func(s *api.WorkloadSpec) {
 				s.Replicas = rapid.IntRange(1, 4).Draw(t, "replicas")
 				s.Resources.CPU = api.CPU(rapid.IntRange(1, 8).Draw(t, "cpu")) * 250
-				s.Placement.AntiAffinity = []api.AntiAffinity{{Topology: rapid.SampledFrom([]string{"node", "zone"}).Draw(t, "topology"), Required: rapid.Bool().Draw(t, "required")}}
+				s.Placement.AntiAffinity = []api.AntiAffinity{{Workload: rapid.SampledFrom([]string{"", "web", "db"}).Draw(t, "from"), Topology: rapid.SampledFrom([]string{"node", "zone"}).Draw(t, "topology"), Required: rapid.Bool().Draw(t, "required")}}
 				s.Placement.Strategy = rapid.SampledFrom([]string{"binpack", "spread"}).Draw(t, "strategy")
 			})
 			req := Request{ID: api.NewReplicaID(w, i, 1), Workload: w, Spec: s}
-			verdicts := f.Explain(req)
+			other := Request{Workload: map[string]string{"web": "db", "db": "web"}[w], Spec: spec()}
+			verdicts, before := f.Explain(req), f.Explain(other)
 			for _, v := range verdicts {
 				for _, term := range []float64{v.Terms.Locality, v.Terms.Reliability, v.Terms.Cost, v.Terms.Utilisation, v.Terms.Network} {
 					if term < 0 || term > 1 {
@@ -226,10 +243,11 @@ func TestExplainAgreesWithPlace(t *testing.T) {
 			}
 			if err == nil && rapid.Bool().Draw(t, "release") {
 				f.Release(req.ID)
-				if again := f.Explain(req); !slices.EqualFunc(again, verdicts, func(a, b Verdict) bool {
-					return a.Node == b.Node && a.Score == b.Score && a.Fits == b.Fits && a.Tier == b.Tier
-				}) {
+				if again := f.Explain(req); !reflect.DeepEqual(again, verdicts) {
 					t.Fatalf("Release did not undo: %+v, before %+v", again, verdicts)
+				}
+				if again := f.Explain(other); !reflect.DeepEqual(again, before) {
+					t.Fatalf("Release did not undo for others: %+v, before %+v", again, before)
 				}
 			}
 		}

@@ -11,7 +11,7 @@ type Request struct {
 	ID       api.ReplicaID // of the replica to be
 	Workload string
 	Spec     *api.WorkloadSpec
-	Replaces api.ReplicaID // does not count as a neighbour: it goes when this one works
+	Replaces []api.ReplicaID // do not count as neighbours: they go when this one works
 }
 
 // wish is a rule that may be broken at a price.

@@ -87,23 +87,29 @@ func (f *Fleet) count(t *tenant, by int32) {
 
 // repulsion is a required anti-affinity seen from the other side: replicas of
 // workload must not find company in their topology.
-type repulsion struct{ workload, topology string }
+type repulsion struct {
+	workload, topology string
+	demands            int // how often its replicas in the fleet demand it
+}
 
 func (r repulsion) compare(o repulsion) int {
 	return cmp.Or(cmp.Compare(r.workload, o.workload), cmp.Compare(r.topology, o.topology))
 }
 
-// repel remembers whom a workload with replicas in the fleet keeps away.
-func (f *Fleet) repel(workload string, spec *api.WorkloadSpec) {
-	for _, rule := range spec.Placement.AntiAffinity {
-		other := rule.Workload
-		if !rule.Required || other == "" || other == workload {
+// repel adds to the demands of a replica on other workloads to keep away.
+func (f *Fleet) repel(t *tenant, by int) {
+	for _, rule := range t.apart {
+		if !rule.Required || rule.Workload == "" || rule.Workload == t.workload {
 			continue
 		}
-		r := repulsion{workload, rule.Topology}
-		at, known := slices.BinarySearchFunc(f.repelled[other], r, repulsion.compare)
+		from, r := f.repelled[rule.Workload], repulsion{workload: t.workload, topology: rule.Topology}
+		at, known := slices.BinarySearchFunc(from, r, repulsion.compare)
 		if !known { // in order, so that the first fault of a node is always the same
-			f.repelled[other] = slices.Insert(f.repelled[other], at, r)
+			from = slices.Insert(from, at, r)
 		}
+		if from[at].demands += by; from[at].demands == 0 {
+			from = slices.Delete(from, at, at+1)
+		}
+		f.repelled[rule.Workload] = from
 	}
 }

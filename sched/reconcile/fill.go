@@ -22,13 +22,13 @@ func (k *work) fill(s *slot) {
 	if k.completed(s) || k.waits(s) {
 		return
 	}
-	if s.going != nil {
+	if n := len(s.going); n > 0 {
 		if k.w.Spec.Update.Order == api.OrderStopFirst {
 			return
 		}
 		// Its successor may already start beside it. If there is no room for both,
 		// the end of the old one is what to wait for.
-		_ = k.place(s, s.going.ID)
+		_ = k.place(s, s.going[n-1].ID)
 		return
 	}
 	if k.promote(s) {
@@ -105,7 +105,7 @@ func (k *work) place(s *slot, replaces api.ReplicaID) error {
 	}
 	generation := s.last + 1
 	id := api.NewReplicaID(k.w.Name, s.number, generation)
-	d, err := k.room().Place(place.Request{ID: id, Workload: k.w.Name, Spec: &k.w.Spec, Replaces: replaces})
+	d, err := k.room().Place(place.Request{ID: id, Workload: k.w.Name, Spec: &k.w.Spec, Replaces: s.beside})
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func (k *work) dropUseless(s *slot, stale []*api.Replica) (kept []*api.Replica) 
 	for _, r := range stale {
 		useless := !r.State.Active() || oneServes && !k.serves(r)
 		if useless && k.stopWithin(r, k.reason(r)) {
-			s.going = r
+			s.going = append(s.going, r)
 		} else {
 			kept = append(kept, r)
 		}
@@ -80,16 +80,19 @@ func (k *work) replace(s *slot, stale []*api.Replica) {
 		k.fill(s)
 		return
 	}
-	old := stale[len(stale)-1]
-	if k.halted != "" && old.Revision != k.w.Revision {
-		return
+	if k.halted != "" { // what is of an older revision goes on serving
+		stale = slices.DeleteFunc(stale, func(r *api.Replica) bool { return r.Revision != k.w.Revision })
+		if len(stale) == 0 {
+			return
+		}
 	}
+	old := stale[len(stale)-1]
 	if k.waits(s) {
 		k.surging++ // no other slot tries meanwhile what failed in this one
 		return
 	}
 	if k.w.Spec.Update.Order == api.OrderStopFirst {
-		k.makeRoom(s, old)
+		k.makeRoom(s, stale)
 		return
 	}
 	serves := k.serves(old)
@@ -101,7 +104,9 @@ func (k *work) replace(s *slot, stale []*api.Replica) {
 		return
 	}
 	if err != nil {
-		k.makeRoom(s, old)
+		if !k.ending(s) { // else that may give all the room it takes
+			k.makeRoom(s, stale)
+		}
 		return
 	}
 	if serves {
@@ -109,37 +114,64 @@ func (k *work) replace(s *slot, stale []*api.Replica) {
 	}
 }
 
-// makeRoom stops a stale replica before its successor starts, if the successor
-// then has a place and the budget allows it.
-func (k *work) makeRoom(s *slot, old *api.Replica) {
-	err := k.tryWithout(s, old)
+// ending reports whether a generation of the slot is about to end. What is out
+// of sight may take for ever.
+func (k *work) ending(s *slot) bool {
+	return slices.ContainsFunc(s.going, func(r *api.Replica) bool { return k.where(r) != hidden })
+}
+
+// makeRoom stops stale replicas of a slot before their successor starts, if the
+// successor then has a place and as far as the budget allows it. It stops all
+// that are in the way at once: one now and one with the next plan would only
+// take longer.
+func (k *work) makeRoom(s *slot, stale []*api.Replica) {
+	old, err := k.inTheWay(s, stale)
 	if errors.Is(err, errLater) {
 		return
 	}
 	if err != nil {
-		k.blocked = fmt.Sprintf("replica %s cannot be replaced: %s", old.ID, err)
+		k.blocked = fmt.Sprintf("replica %s cannot be replaced: %s", stale[len(stale)-1].ID, err)
 		return
 	}
-	if k.stopWithin(old, k.reason(old)) {
-		s.going = old
-	} else {
-		k.blocked = fmt.Sprintf("replica %s cannot be replaced: it would have to stop first, and then fewer than %d would serve", old.ID, k.least)
+	for _, r := range old {
+		if k.stopWithin(r, k.reason(r)) {
+			s.going = append(s.going, r)
+		} else {
+			k.blocked = fmt.Sprintf("replica %s cannot be replaced: it would have to stop first, and then fewer than %d would serve", r.ID, k.least)
+		}
 	}
 }
 
-// tryWithout asks whether the successor of a replica could be placed if the
-// replica were gone.
-func (k *work) tryWithout(s *slot, old *api.Replica) error {
-	before := len(k.plan.Place)
+// inTheWay returns, newest first, the stale replicas that have to stop before
+// their successor starts: all of them when the spec says so, else as few as make
+// room for it.
+func (k *work) inTheWay(s *slot, stale []*api.Replica) (old []*api.Replica, err error) {
 	fleet := k.room()
-	fleet.Release(old.ID)
-	defer fleet.Reserve(old.ID, old.Workload, &old.Spec, old.Node)
-	if err := k.place(s, old.ID); err != nil {
+	defer func() {
+		for _, r := range stale {
+			fleet.Reserve(r.ID, r.Workload, &r.Spec, r.Node)
+		}
+	}()
+	for i, r := range slices.Backward(stale) {
+		fleet.Release(r.ID)
+		old = append(old, r)
+		if i > 0 && k.w.Spec.Update.Order == api.OrderStopFirst {
+			continue
+		}
+		if err = k.tryPlace(s); err == nil || errors.Is(err, errLater) {
+			break
+		}
+	}
+	return old, err
+}
+
+// tryPlace asks whether a slot's next generation has a place.
+func (k *work) tryPlace(s *slot) error {
+	before := len(k.plan.Place)
+	if err := k.place(s, ""); err != nil {
 		return err
 	}
-	for _, r := range k.plan.Place[before:] {
-		fleet.Release(r.ID)
-	}
+	k.room().Release(k.plan.Place[before].ID)
 	k.plan.Place = k.plan.Place[:before]
 	return nil
 }

@@ -73,10 +73,7 @@ func (k *work) takeRoom(s *slot) bool {
 	if spare.Revision != k.w.Revision {
 		return false
 	}
-	req := place.Request{ID: spare.ID, Workload: k.w.Name, Spec: &k.w.Spec}
-	if len(s.live) > 0 {
-		req.Replaces = s.live[len(s.live)-1].ID
-	}
+	req := place.Request{ID: spare.ID, Workload: k.w.Name, Spec: &k.w.Spec, Replaces: s.beside}
 	fits := slices.ContainsFunc(k.room().Explain(req), func(v place.Verdict) bool { return v.Node == spare.Node && v.Fits })
 	if fits {
 		k.room().Reserve(spare.ID, k.w.Name, &k.w.Spec, spare.Node)

@@ -26,10 +26,12 @@ type slot struct {
 	number int
 	last   int            // highest generation
 	live   []*api.Replica // meant to run and able to, by generation
-	going  *api.Replica   // told to stop, has not ended; the newest
+	going  []*api.Replica // told to stop, have not ended, by generation
 	away   []*api.Replica // of a house that has been offline for too long; welcome back
 	spare  *api.Replica   // stands by, in case that what lives is dead
 	ended  []*api.Replica // by generation
+
+	beside []api.ReplicaID // live and going: the next generation may be their neighbour
 }
 
 func (p *planner) newWork(w *api.Workload, replicas []*api.Replica) *work {
@@ -53,9 +55,9 @@ func (p *planner) newWork(w *api.Workload, replicas []*api.Replica) *work {
 		case p.away(r):
 			s.away = append(s.away, r)
 		case r.Desired == api.DesiredRun:
-			s.live = append(s.live, r)
+			s.live, s.beside = append(s.live, r), append(s.beside, r.ID)
 		default:
-			s.going = r
+			s.going, s.beside = append(s.going, r), append(s.beside, r.ID)
 		}
 	}
 	k.budget = k.newBudget()
@@ -141,7 +143,7 @@ func compare(a, b bool) int {
 func (k *work) underway() bool {
 	return slices.ContainsFunc(k.slots, func(s *slot) bool {
 		good, _ := k.split(s)
-		return s.going != nil || len(s.live) == 0 || len(good) > 0 && !slices.ContainsFunc(good, k.isAvailable)
+		return len(s.going) > 0 || len(s.live) == 0 || len(good) > 0 && !slices.ContainsFunc(good, k.isAvailable)
 	})
 }
 
