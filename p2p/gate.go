@@ -61,10 +61,15 @@ func ends(c network.ConnMultiaddrs) string {
 	return c.LocalMultiaddr().String() + " " + c.RemoteMultiaddr().String()
 }
 
-func (g *gater) InterceptSecured(dir network.Direction, p peer.ID, c network.ConnMultiaddrs) bool {
+// secured notes that a handshake is over.
+func (g *gater) secured(c network.ConnMultiaddrs) {
 	if timer, ok := g.pending.LoadAndDelete(ends(c)); ok {
 		timer.(*time.Timer).Stop()
 	}
+}
+
+func (g *gater) InterceptSecured(dir network.Direction, p peer.ID, c network.ConnMultiaddrs) bool {
+	g.secured(c)
 	return isEd25519(p) && (dir == network.DirInbound || !g.m.revoked(p))
 }
 

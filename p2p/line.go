@@ -31,7 +31,7 @@ const (
 
 	lineTimeout  = 3 * time.Second  // to connect and shake hands; who needs longer is served by streams
 	lineRetry    = time.Minute      // before a peer is tried again whose port did not answer
-	lineSilence  = 10 * time.Second // without an acknowledgement, then a line is dead
+	lineSilence  = 10 * time.Second // without an acknowledgement of what was sent, then a line is dead
 	lineBacklog  = 64               // handshakes at a time, and lines that nobody has accepted yet
 	maxLineAddrs = 2                // addresses tried for one line
 )
@@ -211,6 +211,7 @@ func (l *Lines) accept(raw manet.Conn, scope network.ConnManagementScope) {
 		scope.Done()
 		return
 	}
+	l.m.gate.secured(raw)
 	c, err := l.open(secured.(*secureConn), raw, scope)
 	if err != nil {
 		l.m.log.Debug("line refused", zap.Stringer("peer", secured.RemotePeer()), zap.Error(err))
@@ -248,7 +249,6 @@ func (l *Lines) open(secured *secureConn, raw manet.Conn, scope network.ConnMana
 	if !l.acquire(p) {
 		return refuse(errManyLines)
 	}
-	noticeSilence(raw)
 	c := &line{
 		secureConn: secured, raw: raw, member: member, path: classify(raw.RemoteMultiaddr()), lines: l, peer: p,
 		closed: make(chan struct{}),
@@ -351,9 +351,13 @@ func (c *line) Reset() error {
 	return c.raw.Close()
 }
 
-// watch cuts the line when the peer is admitted no more, or the mesh ends.
+// watch cuts the line when the peer is admitted no more, when it acknowledges no
+// more, or when the mesh ends.
 func (c *line) watch() {
 	adm := c.lines.m.adm
+	var quiet silence
+	look := time.NewTicker(lineSilence / 4)
+	defer look.Stop()
 	for {
 		adm.mu.Lock()
 		r := adm.records[c.peer]
@@ -366,6 +370,11 @@ func (c *line) watch() {
 		adm.mu.Unlock()
 		select {
 		case <-changed:
+		case <-look.C:
+			if quiet.since(time.Now(), acknowledgements(c.raw)) > lineSilence {
+				_ = c.Reset()
+				return
+			}
 		case <-c.closed:
 			return
 		case <-c.lines.ctx.Done():

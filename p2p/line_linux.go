@@ -3,22 +3,31 @@ package p2p
 import (
 	"net"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// noticeSilence has the kernel give a connection up that gets no
-// acknowledgement. Left alone it would try for a quarter of an hour.
-func noticeSilence(c net.Conn) {
+// acknowledgements asks the kernel. Left alone it would try to reach a dead end for
+// a quarter of an hour, and with TCP_USER_TIMEOUT it would give up a living one
+// that reads nothing for as long.
+func acknowledgements(c net.Conn) acks {
 	s, ok := c.(syscall.Conn)
 	if !ok {
-		return
+		return acks{}
 	}
 	raw, err := s.SyscallConn()
 	if err != nil {
-		return
+		return acks{}
 	}
+	var a acks
 	_ = raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(lineSilence.Milliseconds()))
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			return
+		}
+		a.missing = info.Unacked > 0 || info.Probes > 0
+		a.last = time.Duration(info.Last_ack_recv) * time.Millisecond
 	})
+	return a
 }

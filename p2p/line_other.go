@@ -4,5 +4,5 @@ package p2p
 
 import "net"
 
-// noticeSilence leaves it to keepalives and to the end of the admission.
-func noticeSilence(net.Conn) {}
+// acknowledgements leaves it to keepalives and to the end of the admission.
+func acknowledgements(net.Conn) acks { return acks{} }

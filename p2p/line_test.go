@@ -224,3 +224,54 @@ func dialRaw(t *testing.T, from *Lines, p peer.ID, to *node) (manet.Conn, sec.Se
 	t.Fatal("the mesh has no TCP port")
 	return nil, nil
 }
+
+// A reader that pauses for longer than a dead line would live loses nothing.
+func TestLineWaitsForAReaderThatPauses(t *testing.T) {
+	t.Parallel()
+	const size = 32 << 20 // more than the kernel takes
+	_, _, l1, l2 := lined(t)
+	near, far := linePair(t, l1, l2)
+	written := make(chan error, 1)
+	go func() {
+		_, err := near.Write(make([]byte, size))
+		written <- errors.Join(err, near.CloseWrite())
+	}()
+	if _, err := io.CopyN(io.Discard, far, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-written:
+		t.Fatalf("nothing waits for the reader: %v", err)
+	case <-time.After(lineSilence + lineSilence/2): // the pause itself is what is tested
+	}
+	if n, err := io.Copy(io.Discard, far); n != size-1<<20 || err != nil {
+		t.Errorf("%d bytes after the pause, %v", n, err)
+	}
+	if err := <-written; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSilence(t *testing.T) {
+	start := time.Now()
+	type look struct {
+		at      time.Duration
+		missing bool
+		last    time.Duration
+		want    time.Duration
+	}
+	for name, looks := range map[string][]look{
+		"nothing was sent for a minute, then something is": {{0, false, time.Minute, 0}, {1, true, time.Minute, 0}},
+		"what is sent is acknowledged":                     {{0, true, 0, 0}, {5, true, 3, 0}, {10, true, 1, 0}},
+		"a closed window is probed now and then":           {{0, true, 1, 0}, {5, false, 4, 0}, {60, true, 59, 0}, {65, false, 1, 0}},
+		"dead":                                             {{0, true, 2, 0}, {5, true, 7, 5}, {10, true, 12, 10}},
+		"dead, and back":                                   {{0, true, 2, 0}, {5, true, 7, 5}, {10, true, 1, 0}, {12, true, 3, 2}},
+	} {
+		var s silence
+		for _, l := range looks {
+			if got := s.since(start.Add(l.at), acks{missing: l.missing, last: l.last}); got != l.want {
+				t.Errorf("%s: %d after %d, want %d", name, got, l.at, l.want)
+			}
+		}
+	}
+}

@@ -32,6 +32,7 @@ type Mesh struct {
 	counter *metrics.BandwidthCounter
 	host    basicHost
 	gated   *gatedHost
+	gate    *gater
 	told    addrsFilter
 
 	instance uint64         // of this daemon, drawn when it starts; not 0
@@ -95,8 +96,8 @@ func New(cfg Config) (*Mesh, error) {
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	// A public device knows its port, and nobody punches to it.
 	seen := func(p peer.ID) bool { return cfg.Public != PublicYes && m.contacts.important(p) }
-	gater := &gater{m: m}
-	if m.host, err = newHost(cfg, gater, m.counter, m.told, &m.ports, seen); err != nil {
+	m.gate = &gater{m: m}
+	if m.host, err = newHost(cfg, m.gate, m.counter, m.told, &m.ports, seen); err != nil {
 		m.cancel()
 		return nil, fmt.Errorf("make mesh: %w", err)
 	}
@@ -104,7 +105,7 @@ func New(cfg Config) (*Mesh, error) {
 	m.contacts, m.records, m.passing = newContacts(m.host.ID(), cfg.Contacts), newRecordBook(), rate.NewLimiter(rate.Every(passPause), passBurst)
 	m.keeper = newKeeper(m)
 	m.enrol = newEnrolServer(m)
-	if err := m.wire(gater); err != nil {
+	if err := m.wire(m.gate); err != nil {
 		m.close()
 		return nil, fmt.Errorf("make mesh: %w", err)
 	}
