@@ -51,9 +51,6 @@ func (c SetNodeState) apply(t *tx) (any, error) {
 	if c.To == api.NodeDraining {
 		n.Cordoned, n.Draining = true, true
 	}
-	if old.State == api.NodeCutOff && c.To == api.NodeReady {
-		t.stoppedOffline(old, c.Now)
-	}
 	t.moveNode(&n, c.To, c.Reason, c.Now)
 	if c.To == api.NodeDown {
 		t.loseReplicas(&n, "node down: "+n.StateReason, c.Now)
@@ -62,10 +59,15 @@ func (c SetNodeState) apply(t *tx) (any, error) {
 }
 
 // moveNode puts a changed node into a state and tells about it. One that was
-// being drained when it fell silent is drained again when it is back.
+// being drained when it fell silent is drained again when it is back. Whichever
+// way it comes back from being cut off, by a report, a heartbeat or the word of a
+// witness, what it has stopped meanwhile is out of service.
 func (t *tx) moveNode(n *api.Node, to api.NodeState, reason string, now time.Time) {
 	if to == api.NodeReady && n.Draining {
 		to = api.NodeDraining
+	}
+	if n.State == api.NodeCutOff && to != api.NodeDown {
+		t.stoppedOffline(n, now)
 	}
 	n.Unstable = n.Unstable && to == api.NodeSuspect
 	n.State, n.StateSince, n.StateReason, n.Version = to, now, clip(reason), t.index
@@ -77,9 +79,9 @@ func (t *tx) moveNode(n *api.Node, to api.NodeState, reason string, now time.Tim
 	t.nodeEvent(e.code, now, e.reason, n, "node %s %s: %s", n.Inventory.Name, e.text, n.StateReason)
 }
 
-// stoppedOffline puts out of service what a node that is heard again must have
-// stopped while it was cut off. It will say so itself with its next report; until
-// then such a replica must not win its slot back from one that serves.
+// stoppedOffline puts out of service what a node that was cut off must have
+// stopped by itself. Its report will say what became of it; until then such a
+// replica must not win its slot back from one that serves.
 func (t *tx) stoppedOffline(n *api.Node, now time.Time) {
 	for _, old := range replicas.list(t.txn, "node", pair(string(n.ID), "")) {
 		d := old.Spec.OnDisconnect

@@ -109,24 +109,61 @@ func TestNodeMayGiveAReplicaUp(t *testing.T) {
 }
 
 func TestWhatItsHouseStoppedDoesNotServeWhenItIsBack(t *testing.T) {
-	for mode, want := range map[string]api.ReplicaState{api.DisconnectStop: api.ReplicaNotReady, api.DisconnectReplace: api.ReplicaReady} {
-		c := newCluster(t)
-		c.join("pi")
-		spec := webSpec(1)
-		spec.OnDisconnect = api.OnDisconnect{Mode: mode, After: api.Duration(30 * time.Second)}
-		c.must(PutWorkload{Name: "web", Spec: spec, Now: c.now})
-		c.place("pi")
-		c.hear("pi", 1, "", runs("web.0.1", epoch))
-		for _, offline := range []struct {
-			long time.Duration
-			want api.ReplicaState
-		}{{20 * time.Second, api.ReplicaReady}, {40 * time.Second, want}} {
-			c.move("pi", api.NodeReady, api.NodeCutOff)
-			c.now = c.now.Add(offline.long)
-			c.move("pi", api.NodeCutOff, api.NodeReady)
-			if r := c.replica("web.0.1"); r.State != offline.want {
-				t.Errorf("%s, after %s offline: %s, want %s", mode, offline.long, r.State, offline.want)
+	unheard := func(c *cluster) { c.hear("pi", 2, "", api.ReplicaReport{ID: "web.0.1", State: api.ReplicaPreparing}) }
+	ways := map[string]func(*cluster){
+		"a heartbeat": func(c *cluster) { c.move("pi", api.NodeCutOff, api.NodeReady) },
+		"a witness, then a heartbeat": func(c *cluster) {
+			c.move("pi", api.NodeCutOff, api.NodeSuspect)
+			c.move("pi", api.NodeSuspect, api.NodeReady)
+		},
+		"drained meanwhile":                  func(c *cluster) { c.move("pi", api.NodeCutOff, api.NodeDraining) },
+		"the report of a daemon begun anew":  unheard,
+		"a heartbeat, then that very report": func(c *cluster) { c.move("pi", api.NodeCutOff, api.NodeReady); unheard(c) },
+	}
+	for _, tt := range []struct {
+		mode string
+		long time.Duration
+		want api.ReplicaState
+	}{
+		{api.DisconnectStop, 40 * time.Second, api.ReplicaNotReady},
+		{api.DisconnectStop, 20 * time.Second, api.ReplicaReady},
+		{api.DisconnectReplace, 40 * time.Second, api.ReplicaReady},
+	} {
+		for way, back := range ways {
+			c := cutOff(t, tt.mode, tt.long)
+			back(c)
+			if r := c.replica("web.0.1"); r.State != tt.want {
+				t.Errorf("%s, back after %s by %s: %s, want %s", tt.mode, tt.long, way, r.State, tt.want)
 			}
 		}
 	}
+}
+
+// A node may have heard the anchors for longer than they heard it.
+func TestWhatItsHouseDidNotStopServesOn(t *testing.T) {
+	for _, heartbeat := range []bool{true, false} {
+		c := cutOff(t, api.DisconnectStop, 40*time.Second)
+		if heartbeat {
+			c.move("pi", api.NodeCutOff, api.NodeReady)
+		}
+		c.hear("pi", 1, "", runs("web.0.1", epoch))
+		if r := c.replica("web.0.1"); r.State != api.ReplicaReady || r.Reason != "" {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
+// cutOff returns a cluster in which web ran on a node, that is cut off since.
+func cutOff(t *testing.T, mode string, since time.Duration) *cluster {
+	t.Helper()
+	c := newCluster(t)
+	c.join("pi")
+	spec := webSpec(1)
+	spec.OnDisconnect = api.OnDisconnect{Mode: mode, After: api.Duration(30 * time.Second)}
+	c.must(PutWorkload{Name: "web", Spec: spec, Now: c.now})
+	c.place("pi")
+	c.hear("pi", 1, "", runs("web.0.1", epoch))
+	c.move("pi", api.NodeReady, api.NodeCutOff)
+	c.now = c.now.Add(since)
+	return c
 }
