@@ -236,10 +236,13 @@ func TestServingNodeOpensTheLine(t *testing.T) {
 // When the answer is lost, the other end may have continued on the line: the flow
 // must not look complete.
 func TestLostAnswerBreaksTheFlow(t *testing.T) {
+	arrived, over := context.WithCancel(t.Context())
+	defer over()
 	n := newTwoNodes(t, func(context.Context, api.NodeID) (Conn, error) {
 		dialled, accepted := tcpPair(t)
 		go func() {
 			_, _ = io.ReadFull(accepted, make([]byte, len(token{})))
+			<-arrived.Done() // what is under way would be lost with the flow
 			_ = accepted.Close()
 		}()
 		return dialled, nil
@@ -248,7 +251,8 @@ func TestLostAnswerBreaksTheFlow(t *testing.T) {
 	if _, err := io.CopyN(io.Discard, n.far, bulkBytes); err != nil {
 		t.Fatal(err)
 	}
-	<-up // now a line is asked for, or the answer is missing already
+	<-up // now a line is asked for
+	over()
 	_ = n.far.(*flow).Conn.Close()
 	if _, err := n.near.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("the flow ends with %v", err)
