@@ -58,6 +58,7 @@ func (h *device) has(name string) bool {
 // TestThreeAnchors takes a cluster from one anchor to three and back, with the
 // daemons of one process on loopback.
 func TestThreeAnchors(t *testing.T) {
+	t.Parallel()
 	a, b, c := newDevice(t, "a"), newDevice(t, "b"), newDevice(t, "c")
 	a.start(func(cfg *Config) { cfg.Init = true })
 	for _, d := range []*device{b, c} {
@@ -150,6 +151,7 @@ func memberID(t *testing.T, h *device) api.NodeID {
 // TestRestore makes a new anchor from a backup; a member follows it and not the
 // old one any more, which is put out of office when it hears of the new one.
 func TestRestore(t *testing.T) {
+	t.Parallel()
 	old, member := newDevice(t, "old"), newDevice(t, "member")
 	old.cfg.Listen = []string{"/ip4/127.0.0.1/tcp/" + freePort(t), "/ip4/127.0.0.1/udp/0/quic-v1"} // where the new one finds it
 	old.start(func(cfg *Config) { cfg.Init = true })
@@ -200,6 +202,7 @@ func TestRestore(t *testing.T) {
 // TestPublicNodesBecomeAnchors: unasked, once they have been ready for a while;
 // one that must not does not.
 func TestPublicNodesBecomeAnchors(t *testing.T) {
+	t.Parallel()
 	soon := func(cfg *Config) { cfg.Public, cfg.Anchors.Settle = "yes", time.Second }
 	first := newDevice(t, "first")
 	first.start(func(cfg *Config) { soon(cfg); cfg.Init = true })

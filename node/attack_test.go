@@ -54,6 +54,7 @@ func parsed(t *testing.T, text string) identity.Token {
 
 // Of fifty devices with the same token, all at once, one becomes a member.
 func TestTokenIsRacedByFifty(t *testing.T) {
+	t.Parallel()
 	const joiners = 50
 	first := newDevice(t, "first")
 	first.start(func(c *Config) { c.Init = true })
@@ -85,6 +86,7 @@ func TestTokenIsRacedByFifty(t *testing.T) {
 }
 
 func TestStaleTokensAreRefused(t *testing.T) {
+	t.Parallel()
 	first := newDevice(t, "first")
 	first.start(func(c *Config) { c.Init = true })
 	used := parsed(t, first.token(api.RoleNode))
@@ -165,6 +167,7 @@ func runMesh(t *testing.T, key ed25519.PrivateKey, adm p2p.Admission, anchors []
 // A member that was taken over has the rights of a node, and no more: it does
 // not speak Raft, issues nothing, removes nobody and speaks for no other node.
 func TestMemberPosesAsAnchor(t *testing.T) {
+	t.Parallel()
 	first, second := newDevice(t, "first"), newDevice(t, "second")
 	first.start(func(c *Config) { c.Init = true })
 	join := first.token(api.RoleNode)

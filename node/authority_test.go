@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cloudless-project/cloudless/api"
+	"github.com/cloudless-project/cloudless/raftmeta/liveness"
 	"github.com/cloudless-project/cloudless/security/identity"
 )
 
@@ -95,8 +96,12 @@ func (h *device) stream(leader *device) (alive func()) {
 // overlap and one that is urgent, cost no stream and no restart; the cluster
 // keeps its ID, and who comes later, or comes back, finds its way (CLD-REQ-060).
 func TestAuthorityChangesWhileEverythingRuns(t *testing.T) {
+	t.Parallel()
 	first, second, node, sleeper := newDevice(t, "first"), newDevice(t, "second"), newDevice(t, "node"), newDevice(t, "sleeper")
-	first.start(func(c *Config) { c.Init = true })
+	first.start(func(c *Config) {
+		c.Init = true
+		c.Liveness = liveness.Config{PauseGrace: 2 * time.Second} // after that, who has stopped is out of sight
+	})
 	for _, d := range []*device{second, node, sleeper} {
 		join := first.token(api.RoleNode)
 		d.start(func(c *Config) { c.Join = join })

@@ -54,6 +54,7 @@ func (h *device) awaitEvent(code api.Code, about string) {
 // not vote with what it has forgotten. It starts all the same, is taken out of
 // the group and comes in again.
 func TestVoterWithoutItsLogBeginsAnew(t *testing.T) {
+	t.Parallel()
 	a, b, c := threeAnchors(t, nil)
 	three := map[string]api.AnchorStanding{"a": api.AnchorVoter, "b": api.AnchorVoter, "c": api.AnchorVoter}
 
@@ -140,6 +141,7 @@ func damageLog(t *testing.T, raft string) {
 // the anchors ends and another one leads, its daemon goes on, and with room it
 // votes again.
 func TestHaltedAnchorGoesOnAsANode(t *testing.T) {
+	t.Parallel()
 	onSmallDisk := func(cfg *Config) {
 		if cfg.Name == "a" {
 			smallDisk(t, cfg.DataDir, "150m")

@@ -57,9 +57,9 @@ func (h *handed) due(index uint64, key string, to []api.NodeID, every time.Durat
 // once there is a recovery key to seal them to.
 func (a *anchor) keepSnapshots(ctx context.Context) error {
 	var last handed
-	look := time.NewTicker(lookAtSnapshots)
-	defer look.Stop()
 	every := a.daemon.cfg.SnapshotEvery
+	look := time.NewTicker(min(lookAtSnapshots, every))
+	defer look.Stop()
 	for {
 		v := a.raft.Store().View()
 		cluster, _ := v.Cluster()

@@ -36,6 +36,7 @@ func (h *device) awaitRemoved(reason string) {
 }
 
 func TestRemovedNodeKnowsIt(t *testing.T) {
+	t.Parallel()
 	first := newDevice(t, "pi")
 	first.start(func(c *Config) { c.Init = true })
 	second := newDevice(t, "pi")
@@ -70,6 +71,7 @@ func TestRemovedNodeKnowsIt(t *testing.T) {
 // the anchor; so does one that meets a member alone, which in turn has heard of
 // it from another member, with no anchor in reach.
 func TestRemovalReachesThoseWhoWereAway(t *testing.T) {
+	t.Parallel()
 	anchor, far, near := newDevice(t, "anchor"), newDevice(t, "far"), newDevice(t, "near")
 	lost, stolen := newDevice(t, "lost"), newDevice(t, "stolen")
 	anchor.start(func(c *Config) { c.Init = true })

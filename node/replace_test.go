@@ -12,6 +12,7 @@ import (
 // cluster waits. A fourth anchor gets its vote, and when it comes back it is one
 // without a vote.
 func TestLostVoterIsReplaced(t *testing.T) {
+	t.Parallel()
 	a, b, c := threeAnchors(t, func(cfg *Config) {
 		cfg.Anchors.ReplaceAfter = 2 * time.Second
 		cfg.Liveness = liveness.Config{PauseGrace: time.Second}

@@ -20,6 +20,7 @@ import (
 // although no anchor is there; with the recovery key a new machine becomes the
 // cluster's anchor.
 func TestClusterComesBackFromASnapshot(t *testing.T) {
+	t.Parallel()
 	vps, pi, nas := newDevice(t, "vps"), newDevice(t, "pi"), newDevice(t, "nas")
 	vps.start(func(cfg *Config) { cfg.Init, cfg.SnapshotEvery = true, 100*time.Millisecond })
 	for _, d := range []*device{pi, nas} {

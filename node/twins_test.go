@@ -56,6 +56,7 @@ func copyDir(t *testing.T, from, to string) {
 // TestCopiedDataDirectory: two daemons with one identity are found, both are told
 // what to do, and the cluster knows; a restart is no such thing (CLD-REQ-060).
 func TestCopiedDataDirectory(t *testing.T) {
+	t.Parallel()
 	anchor, original := newDevice(t, "anchor"), newDevice(t, "original")
 	anchor.start(func(c *Config) { c.Init = true })
 	join := anchor.token(api.RoleNode)
