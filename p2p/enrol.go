@@ -2,11 +2,13 @@ package p2p
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multiaddr"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
@@ -17,9 +19,11 @@ const (
 	enrolTimeout  = 30 * time.Second
 	enrolPerPeer  = time.Second / 2 // one attempt in this time ...
 	enrolBurst    = 5               // ... after this many
-	enrolRate     = 20              // attempts per second of all together ...
-	enrolAllBurst = 100             // ... after this many: a rack that is switched on
-	maxEnrolPeers = 4096            // peers whose attempts are remembered
+	enrolIPRate   = 20              // attempts per second from one address ...
+	enrolIPBurst  = 100             // ... after this many: a rack that is switched on
+	enrolRate     = 40              // requests per second of all together ...
+	enrolAllBurst = 400             // ... after this many
+	maxEnrolPeers = 4096            // peers, and addresses, whose attempts are remembered
 )
 
 // EnrolRequest is a joiner's wish to become a member.
@@ -65,13 +69,14 @@ type enrolServer struct {
 
 	mu    sync.Mutex
 	peers map[peer.ID]*rate.Limiter
+	ips   map[netip.Prefix]*rate.Limiter
 	open  map[string]int // streams by connection
 }
 
 func newEnrolServer(m *Mesh) *enrolServer {
 	return &enrolServer{
 		m: m, all: rate.NewLimiter(enrolRate, enrolAllBurst),
-		peers: make(map[peer.ID]*rate.Limiter), open: make(map[string]int),
+		peers: make(map[peer.ID]*rate.Limiter), ips: make(map[netip.Prefix]*rate.Limiter), open: make(map[string]int),
 	}
 }
 
@@ -104,17 +109,19 @@ func (e *enrolServer) serve(s network.Stream, decide EnrolFunc) error {
 	_ = s.SetDeadline(time.Now().Add(enrolTimeout))
 	ctx, cancel := context.WithTimeout(e.m.ctx, enrolTimeout)
 	defer cancel()
-	if !e.allow(p) {
-		e.m.metrics.enrolments.WithLabelValues("limited").Inc()
-		return writeFrame(s, maxEnrolFrame, enrolAnswer{
-			Kind: api.KindExhausted, Message: "too many attempts to enrol", Hint: "wait a minute, then try again",
-		})
+	if !e.allow(p, s.Conn().RemoteMultiaddr()) {
+		return e.turnAway(s)
 	}
 	_ = s.SetReadDeadline(time.Now().Add(2 * e.m.cfg.AdmitWithin)) // to ask takes no time, to decide may
 	var req EnrolRequest
 	if err := readFrame(s, maxEnrolFrame, &req); err != nil {
 		e.m.metrics.enrolments.WithLabelValues("malformed").Inc()
 		return err
+	}
+	// Only now: who says nothing of sense, from however many addresses, takes
+	// nothing from those who have something to ask.
+	if !e.all.Allow() {
+		return e.turnAway(s)
 	}
 	req.Peer, req.Address = api.NodeID(p.String()), s.Conn().RemoteMultiaddr().String()
 	var reply EnrolReply
@@ -131,6 +138,14 @@ func (e *enrolServer) serve(s network.Stream, decide EnrolFunc) error {
 	return writeFrame(s, maxEnrolFrame, enrolAnswer{Reply: &reply})
 }
 
+// turnAway answers an attempt too many.
+func (e *enrolServer) turnAway(s network.Stream) error {
+	e.m.metrics.enrolments.WithLabelValues("limited").Inc()
+	return writeFrame(s, maxEnrolFrame, enrolAnswer{
+		Kind: api.KindExhausted, Message: "too many attempts to enrol", Hint: "wait a minute, then try again",
+	})
+}
+
 // refusal is what a stranger learns of an error.
 func refusal(err error) enrolAnswer {
 	kind := api.KindOf(err)
@@ -144,19 +159,38 @@ func refusal(err error) enrolAnswer {
 	return a
 }
 
-// allow takes one attempt of p's, and one of everybody's.
-func (e *enrolServer) allow(p peer.ID) bool {
+// allow takes one attempt of p's, and one of the address that it comes from,
+// which may have many keys.
+func (e *enrolServer) allow(p peer.ID, from multiaddr.Multiaddr) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	l := e.peers[p]
+	ip, _ := firstIP(from)
+	return limiterOf(e.peers, p, rate.Every(enrolPerPeer), enrolBurst).Allow() &&
+		limiterOf(e.ips, network64(ip), enrolIPRate, enrolIPBurst).Allow()
+}
+
+// limiterOf returns the limiter of one of many, and makes it.
+func limiterOf[K comparable](limiters map[K]*rate.Limiter, k K, every rate.Limit, burst int) *rate.Limiter {
+	l := limiters[k]
 	if l == nil {
-		if len(e.peers) >= maxEnrolPeers {
-			clear(e.peers) // the common limit still holds
+		if len(limiters) >= maxEnrolPeers {
+			clear(limiters) // the common limit still holds
 		}
-		l = rate.NewLimiter(rate.Every(enrolPerPeer), enrolBurst)
-		e.peers[p] = l
+		l = rate.NewLimiter(every, burst)
+		limiters[k] = l
 	}
-	return l.Allow() && e.all.Allow()
+	return l
+}
+
+// network64 is what somebody with one connection to the internet has: an IPv4
+// address, or a /64.
+func network64(ip netip.Addr) netip.Prefix {
+	bits := ip.BitLen()
+	if ip.Is6() {
+		bits = 64
+	}
+	p, _ := ip.Prefix(bits)
+	return p
 }
 
 func (e *enrolServer) begin(conn string) {
