@@ -23,21 +23,21 @@ func TestWitnessTellsWhomItReaches(t *testing.T) {
 		seen, err := ask(anchor, target.ID(), maxAskTime)
 		return err == nil && seen == Reached
 	})
-	if seen, err := ask(anchor, witness.ID(), time.Second); err != nil || seen != Reached {
+	if seen, err := ask(anchor, witness.ID(), maxAskTime); err != nil || seen != Reached {
 		t.Errorf("asked about itself, a witness says %q, %v", seen, err)
 	}
 	_, stranger := newKey(t)
-	if seen, err := ask(anchor, stranger, time.Second); err != nil || seen != NotMember {
+	if seen, err := ask(anchor, stranger, maxAskTime); err != nil || seen != NotMember {
 		t.Errorf("asked about a stranger, a witness says %q, %v", seen, err)
 	}
-	if seen, err := ask(other, target.ID(), time.Second); err == nil {
+	if seen, err := ask(other, target.ID(), maxAskTime); err == nil {
 		t.Errorf("a node that is no anchor got the answer %q", seen)
 	}
 	if seen, err := ask(anchor, target.ID(), time.Minute); err == nil {
 		t.Errorf("a probe of a minute was made: %q", seen)
 	}
 	target.stop()
-	if seen, err := ask(anchor, target.ID(), 300*time.Millisecond); err != nil || seen != NotReached && seen != Frozen { // this device is still there
+	if seen, err := ask(anchor, target.ID(), time.Second); err != nil || seen != NotReached && seen != Frozen { // this device is still there
 		t.Errorf("asked about a node that is gone, a witness says %q, %v", seen, err)
 	}
 }

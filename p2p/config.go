@@ -55,7 +55,8 @@ type Config struct {
 	// all; the peers that send get even shares. 0: as many as it can.
 	RelayLimit uint64
 
-	aside uint16 // UDP port that nobody is told
+	aside       uint16 // UDP port that nobody is told
+	peerStreams int    // streams that one peer may have; 0: as many as memory allows
 
 	// Client makes a light mesh for the command line: it dials and accepts
 	// nothing, it neither listens nor relays nor joins topics.

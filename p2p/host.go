@@ -60,7 +60,7 @@ func newHost(cfg Config, gater *gater, counter *metrics.BandwidthCounter, told a
 	if err != nil {
 		return nil, err
 	}
-	limits, err := newResourceManager()
+	limits, err := newResourceManager(cfg.peerStreams)
 	if err != nil {
 		return nil, fmt.Errorf("make resource limits: %w", err)
 	}

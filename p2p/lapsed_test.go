@@ -13,9 +13,7 @@ func TestLapsedMemberReachesTheAPIAlone(t *testing.T) {
 	a := newAuthority(t)
 	anchor := a.start(t, public, api.RoleNode, api.RoleAnchor)
 	for _, proto := range []string{api.ProtoAPI, api.ProtoFlow, api.ProtoBlock} {
-		if _, err := anchor.Listen(proto); err != nil {
-			t.Fatal(err)
-		}
+		serveEcho(t, anchor, proto)
 	}
 	key, id := newKey(t)
 	member := api.Member{ID: id, Roles: []api.Role{api.RoleNode}, NotAfter: time.Now().Add(time.Hour), Lapsed: true}
@@ -23,18 +21,21 @@ func TestLapsedMemberReachesTheAPIAlone(t *testing.T) {
 		c.Key, c.Contacts = key, []Contact{anchor.contact()}
 		c.Admission.(*admission).set(a.issue(member))
 	})
-	reaches := func(proto string) bool {
+	reach := func(proto string) error {
 		c, err := node.Dial(testContext(t), anchor.ID(), proto)
 		if err != nil {
-			return false
+			return err
 		}
-		defer c.Close()
-		_ = c.SetReadDeadline(time.Now().Add(time.Second))
-		_, err = c.Read(make([]byte, 1)) // nobody writes: it was refused, or it waits
-		return api.KindOf(err) != api.KindDenied
+		_, err = echo(c, []byte("it is me"))
+		return err
 	}
-	if !reaches(api.ProtoAPI) || reaches(api.ProtoFlow) || reaches(api.ProtoBlock) {
-		t.Error("a member whose certificate has ended reaches other protocols than the API, or not even that")
+	if err := reach(api.ProtoAPI); err != nil {
+		t.Errorf("a member whose certificate has ended cannot renew it: %v", err)
+	}
+	for _, proto := range []string{api.ProtoFlow, api.ProtoBlock} {
+		if err := reach(proto); api.KindOf(err) != api.KindDenied {
+			t.Errorf("a member whose certificate has ended reaches %s: %v", proto, err)
+		}
 	}
 	member.Lapsed = false
 	node.adm.set(a.issue(member))
@@ -42,8 +43,8 @@ func TestLapsedMemberReachesTheAPIAlone(t *testing.T) {
 		m, ok := anchor.Admitted(id)
 		return ok && !m.Lapsed
 	})
-	if !reaches(api.ProtoFlow) {
-		t.Error("it renewed its certificate, and is refused")
+	if err := reach(api.ProtoFlow); err != nil {
+		t.Errorf("it renewed its certificate, and is refused: %v", err)
 	}
 }
 
@@ -85,6 +86,9 @@ func TestPeerIsAskedBeforeItIsEvicted(t *testing.T) {
 		nodes = append(nodes, n)
 	}
 	renewed, late := nodes[0], nodes[1]
+	for _, n := range nodes { // whoever dialled is ready first
+		eventually(t, "both to be admitted", admittedBoth(anchor, n))
+	}
 	renewed.adm.set(a.issue(api.Member{ID: renewed.ID(), Roles: []api.Role{api.RoleNode}, NotAfter: time.Now().Add(time.Hour), Authority: 2}))
 	judge.oldest.Store(2)
 	for _, s := range anchor.members(nil) {

@@ -38,11 +38,16 @@ func peerStreams(systemMemory int64) int {
 	return int(min(max(2*systemMemory/streamWindow, minPeerStreams), maxPeerStreams))
 }
 
-func newResourceManager() (network.ResourceManager, error) {
+// newResourceManager limits what peers may hold; perPeer is how many streams
+// one of them may have, 0 for what the memory allows.
+func newResourceManager(perPeer int) (network.ResourceManager, error) {
 	defaults := rcmgr.DefaultLimits
 	libp2p.SetDefaultServiceLimits(&defaults)
 	scaled := defaults.AutoScale()
-	limits := meshLimits(peerStreams(int64(scaled.ToPartialLimitConfig().System.Memory))).Build(scaled)
+	if perPeer == 0 {
+		perPeer = peerStreams(int64(scaled.ToPartialLimitConfig().System.Memory))
+	}
+	limits := meshLimits(perPeer).Build(scaled)
 	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits),
 		rcmgr.WithLimitPerSubnet(
 			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: maxSubnetConns}},

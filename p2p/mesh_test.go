@@ -23,7 +23,10 @@ import (
 	"github.com/cloudless-project/cloudless/api"
 )
 
-const testTimeout = 20 * time.Second
+const (
+	testTimeout = time.Minute // that a busy machine may take for anything
+	soon        = 2 * time.Second
+)
 
 // authority is the cluster as a test sees it: a signing key, who is revoked,
 // and what time it is for certificates.
@@ -143,7 +146,7 @@ func (a *authority) start(t testing.TB, edit func(*Config), roles ...api.Role) *
 	adm.set(a.issue(api.Member{ID: id, Roles: roles, NotAfter: time.Now().Add(time.Hour)}))
 	cfg := Config{
 		Key: key, Admission: adm, Cluster: "test", Listen: loopback(), NoLAN: true, NoPortMap: true,
-		AdmitWithin: time.Second, RefreshEvery: 50 * time.Millisecond, ProbeEvery: time.Hour,
+		AdmitWithin: testTimeout / 4, RefreshEvery: 50 * time.Millisecond, ProbeEvery: time.Hour,
 		Log: zaptest.NewLogger(t, zaptest.Level(zap.InfoLevel)).Named(string(id[len(id)-4:])),
 	}
 	if edit != nil {
@@ -167,6 +170,14 @@ func (a *authority) start(t testing.TB, edit func(*Config), roles ...api.Role) *
 }
 
 func public(c *Config) { c.Public = PublicYes }
+
+// hasty makes a mesh part with strangers soon, so that a test can wait for it.
+func hasty(c *Config) { c.AdmitWithin = soon }
+
+func publicHasty(c *Config) {
+	public(c)
+	hasty(c)
+}
 
 // introduce tells every mesh of all.
 func introduce(nodes ...*node) {
@@ -244,6 +255,7 @@ func admittedBoth(a, b *node) func() bool {
 const protoEcho = "/cloudless/test-echo/1"
 
 func TestStreamBetweenMembers(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	n1, n2 := a.start(t, nil), a.start(t, nil, api.RoleNode, api.RoleAnchor)
 	introduce(n1, n2)
@@ -402,6 +414,7 @@ func TestStoppedMemberSaysGoodbye(t *testing.T) {
 }
 
 func TestEvictedMemberComesBack(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	n1, n2 := a.start(t, nil), a.start(t, nil)
 	introduce(n1, n2)
@@ -436,11 +449,27 @@ func TestCertificateIsRenewedInPlace(t *testing.T) {
 }
 
 func TestExpiredMemberIsEvicted(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	n1, n2 := a.start(t, nil), a.start(t, nil)
-	n2.adm.set(a.issue(api.Member{ID: n2.ID(), Roles: []api.Role{api.RoleNode}, NotAfter: time.Now().Add(2 * time.Second)}))
+	var end time.Time
+	life := soon
+	issue := func() {
+		end = time.Now().Add(life)
+		n2.adm.set(a.issue(api.Member{ID: n2.ID(), Roles: []api.Role{api.RoleNode}, NotAfter: end}))
+	}
+	issue()
 	introduce(n1, n2)
-	awaitEvent(t, n1, n2.ID(), PeerAdmitted, "")
+	eventually(t, "admitted", func() bool {
+		if _, ok := n1.Admitted(n2.ID()); ok {
+			return true
+		}
+		if time.Now().After(end) { // the machine is busy
+			life *= 2
+			issue()
+		}
+		return false
+	})
 	awaitEvent(t, n1, n2.ID(), PeerGone, ReasonExpired)
 }
 

@@ -27,9 +27,11 @@ const (
 	passPause = time.Second
 	passBurst = 32
 
-	pullCheck = time.Second      // how often peers are looked for that were not asked since they came
+	pullCheck = time.Second      // how often peers are looked for that are to be asked
 	pullEvery = 50 * time.Second // how often a random one is asked, up to 40 % later
 	pullAtOne = 4                // peers that are asked at one check
+	pullTries = 5                // times that a peer is asked after it came, at most
+	pullAgain = 5 * time.Second  // after an answer it is asked once more: gossip may not have flowed yet
 )
 
 // The ways on which a record comes.
@@ -181,16 +183,48 @@ func (m *Mesh) hearRecords() error {
 	return err
 }
 
-// pullRecords asks each peer once after it was admitted, and then one of them
-// now and then: whatever gossip has lost comes that way.
+// asking is how far the pulls from a peer are that was admitted lately: it is
+// asked until it has answered, and once more a little later. In between it may
+// have heard news and passed them on before gossip flowed between the two.
+type asking struct {
+	since time.Time // when it was admitted
+	tries int
+	next  time.Time // zero when it answered the second time
+	again bool      // it has answered once
+}
+
+func newAsking(since time.Time) asking { return asking{since: since, next: since} }
+
+func (a asking) due(now time.Time) bool {
+	return a.tries < pullTries && !a.next.IsZero() && !now.Before(a.next)
+}
+
+// answered notes how a pull went.
+func (a *asking) answered(err error, now time.Time) {
+	a.tries++
+	switch {
+	case err != nil:
+		a.next = now.Add(time.Duration(a.tries) * pullCheck)
+	case !a.again:
+		a.again, a.next = true, now.Add(pullAgain)
+	default:
+		a.next = time.Time{}
+	}
+}
+
+// pullRecords asks each peer after it was admitted, and then one of them now
+// and then: whatever gossip has lost comes that way.
 func (m *Mesh) pullRecords(ctx context.Context) {
-	asked := make(map[peer.ID]time.Time) // when the peer was admitted that was asked
+	asked := make(map[peer.ID]asking)
 	next := time.Now().Add(pullPause())
 	for retry.Sleep(ctx, retry.Jitter(pullCheck)) == nil {
 		daemons := slices.DeleteFunc(m.members(nil), func(s snapshot) bool { return !isDaemon(s.member) })
 		var due []snapshot
 		for _, s := range daemons {
-			if !asked[s.id].Equal(s.since) && len(due) < pullAtOne {
+			if !asked[s.id].since.Equal(s.since) {
+				asked[s.id] = newAsking(s.since)
+			}
+			if asked[s.id].due(time.Now()) && len(due) < pullAtOne {
 				due = append(due, s)
 			}
 		}
@@ -200,10 +234,13 @@ func (m *Mesh) pullRecords(ctx context.Context) {
 			next = time.Now().Add(pullPause())
 		}
 		for _, s := range due {
-			asked[s.id] = s.since
-			if err := m.pull(ctx, s.id); err != nil && ctx.Err() == nil {
+			err := m.pull(ctx, s.id)
+			if err != nil && ctx.Err() == nil {
 				m.log.Debug("pulling member records failed", zap.Stringer("peer", s.id), zap.Error(err))
 			}
+			a := asked[s.id]
+			a.answered(err, time.Now())
+			asked[s.id] = a
 		}
 		if len(asked) > 2*len(daemons)+pullAtOne {
 			clear(asked) // peers that have gone: the others are asked once more

@@ -51,6 +51,7 @@ func reaches(t testing.TB, from, to *node) {
 // TestMembersFindEachOtherByGossip: two members that no view tells of each
 // other, and a third one that knows both and then goes away (CLD-REQ-003).
 func TestMembersFindEachOtherByGossip(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	c := a.start(t, nil)
 	n1, n2 := a.start(t, knowing(c.contact())), a.start(t, knowing(c.contact()))
@@ -64,6 +65,7 @@ func TestMembersFindEachOtherByGossip(t *testing.T) {
 // TestMovedMemberIsFound: a member comes back elsewhere; who knew its old
 // address hears of the new one from a neighbour, and connects by itself.
 func TestMovedMemberIsFound(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	c, n1, n2 := a.start(t, nil), a.start(t, nil), a.start(t, nil)
 	introduce(c, n1, n2)
@@ -83,6 +85,7 @@ func TestMovedMemberIsFound(t *testing.T) {
 // TestNeighboursPassOnWhatTheyHear: a member that moved published its record
 // while nobody was connected to it; whoever meets it first tells the others.
 func TestNeighboursPassOnWhatTheyHear(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	c, n1, n2 := a.start(t, nil), a.start(t, nil), a.start(t, nil)
 	introduce(c, n1, n2)
@@ -94,6 +97,38 @@ func TestNeighboursPassOnWhatTheyHear(t *testing.T) {
 	eventually(t, "it has signed where it is now", func() bool { return moved.holds(moved) })
 	moved.SetMembers([]Contact{c.contact()})
 	eventually(t, "n1 has heard of it", func() bool { return n1.holds(moved) })
+}
+
+// TestPeersAreAskedUntilTheyAnswer: a pull that fails is repeated soon, one
+// that does not is repeated once; neither goes on for good.
+func TestPeersAreAskedUntilTheyAnswer(t *testing.T) {
+	now := time.Now()
+	a := newAsking(now)
+	if !a.due(now) {
+		t.Error("a peer that came is not asked at once")
+	}
+	a.answered(io.ErrUnexpectedEOF, now)
+	if a.due(now) || !a.due(now.Add(pullCheck)) {
+		t.Error("a pull that failed is not repeated soon")
+	}
+	a.answered(nil, now)
+	if a.due(now.Add(pullCheck)) || !a.due(now.Add(pullAgain)) {
+		t.Error("a pull that went well is not repeated once")
+	}
+	a.answered(nil, now)
+	if a.due(now.Add(time.Hour)) {
+		t.Error("a peer that has answered twice is asked again")
+	}
+	deaf, tries := newAsking(now), 0
+	for at := now; at.Before(now.Add(time.Hour)); at = at.Add(pullCheck) {
+		if deaf.due(at) {
+			deaf.answered(io.ErrUnexpectedEOF, at)
+			tries++
+		}
+	}
+	if tries != pullTries {
+		t.Errorf("a peer that never answers is asked %d times", tries)
+	}
 }
 
 // TestSilentConnectionsAreLeft: one end has another address; a connection is kept
@@ -119,6 +154,7 @@ func TestSilentConnectionsAreLeft(t *testing.T) {
 // TestConnectionsFromALostAddressAreLeft: this device has lost the address that
 // a connection comes from.
 func TestConnectionsFromALostAddressAreLeft(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	n1 := a.start(t, nil)
 	lost := a.start(t, func(c *Config) { c.Listen = []string{"/ip4/127.0.0.5/tcp/0"} }) // not an address of any interface
@@ -135,6 +171,7 @@ func TestConnectionsFromALostAddressAreLeft(t *testing.T) {
 // TestRecordsOutliveARestart: a member that starts with nothing but what it
 // kept finds the others.
 func TestRecordsOutliveARestart(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	n1, n2 := a.start(t, nil), a.start(t, nil)
 	introduce(n1, n2)
@@ -217,6 +254,7 @@ func TestRecordsOfStrangersAreRefused(t *testing.T) {
 // TestOwnSequenceGoesOn: a device that has lost its disk numbers its records
 // higher than those that others still hold.
 func TestOwnSequenceGoesOn(t *testing.T) {
+	t.Parallel()
 	n := newAuthority(t).start(t, nil)
 	key, err := crypto.UnmarshalEd25519PrivateKey(n.cfg.Key)
 	if err != nil {
@@ -238,8 +276,9 @@ func TestOwnSequenceGoesOn(t *testing.T) {
 // members answers somebody without a certificate; people have no use for the
 // records either.
 func TestStrangersLearnNoAddresses(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
-	n := a.start(t, nil)
+	n := a.start(t, hasty)
 	h := stranger(t)
 	to := direct(t, n, transportTCP)
 	if err := h.Connect(testContext(t), to); err != nil {

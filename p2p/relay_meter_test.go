@@ -76,6 +76,7 @@ func sentBy(u RelayUsage, id api.NodeID) uint64 {
 // TestRelaySharesItsLimit: one member sends by twenty streams, another by one,
 // through a relay with a limit.
 func TestRelaySharesItsLimit(t *testing.T) {
+	t.Parallel()
 	const limit = 1 << 20 // bytes per second
 	a := newAuthority(t)
 	anchor := a.start(t, func(c *Config) { c.Public, c.RelayLimit = PublicYes, 8*limit }, api.RoleNode, api.RoleAnchor)

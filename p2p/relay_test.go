@@ -17,7 +17,13 @@ func noiseOnly() libp2p.Option { return libp2p.Security(noise.ID, noise.New) }
 // each other's, as behind two NATs.
 func homes(t *testing.T, a *authority) (anchor, n1, n2 *node) {
 	t.Helper()
-	anchor = a.start(t, public, api.RoleNode, api.RoleAnchor)
+	return homesOf(t, a, public)
+}
+
+// homesOf is homes with an anchor that edit makes public.
+func homesOf(t *testing.T, a *authority, edit func(*Config)) (anchor, n1, n2 *node) {
+	t.Helper()
+	anchor = a.start(t, edit, api.RoleNode, api.RoleAnchor)
 	n := a.behind(t, anchor, 2)
 	return anchor, n[0], n[1]
 }
@@ -90,6 +96,7 @@ func TestRelayedStream(t *testing.T) {
 }
 
 func TestRelayIsForMembers(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	anchor, n1, n2 := homes(t, a)
 	eventually(t, "n1 and n2 are connected", admittedBoth(n1, n2))
@@ -104,6 +111,7 @@ func TestRelayIsForMembers(t *testing.T) {
 }
 
 func TestRelayedBecomesDirect(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	anchor := a.start(t, public, api.RoleNode, api.RoleAnchor)
 	private := func(c *Config) { c.Public = PublicNo; c.Contacts = []Contact{anchor.contact()} }

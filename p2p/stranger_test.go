@@ -64,8 +64,9 @@ func refusedStream(t *testing.T, h host.Host, to peer.ID, id protocol.ID) {
 var openToStrangers = []string{"/ipfs/id/", "/libp2p/autonat/2/", "/libp2p/dcutr", api.ProtoEnrol, api.ProtoHello}
 
 func TestStrangerReachesNothing(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
-	n := a.start(t, public, api.RoleNode, api.RoleAnchor)
+	n := a.start(t, publicHasty, api.RoleNode, api.RoleAnchor)
 	serveEcho(t, n, protoEcho)
 	n.Host().SetStreamHandler("/cloudless/ipfs/bitswap/1.2.0", func(s network.Stream) {
 		_, _ = s.Write([]byte("block"))
@@ -115,7 +116,8 @@ func isOpen(id protocol.ID) bool {
 }
 
 func TestStrangerWithoutHelloIsClosed(t *testing.T) {
-	n := newAuthority(t).start(t, nil)
+	t.Parallel()
+	n := newAuthority(t).start(t, hasty)
 	h := stranger(t)
 	if err := h.Connect(testContext(t), direct(t, n, transportTCP)); err != nil {
 		t.Fatal(err)

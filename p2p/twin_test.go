@@ -114,6 +114,7 @@ func TestTwinsAreFoundAndBothAreTold(t *testing.T) {
 // A daemon that was killed leaves connections behind that look alive for half a
 // minute. Its successor is no twin of it.
 func TestRestartIsNoTwin(t *testing.T) {
+	t.Parallel()
 	a := newAuthority(t)
 	anchor, g := startAnchor(t, a)
 	key, id := newKey(t)
