@@ -21,7 +21,7 @@ func TestGlance(t *testing.T) {
 		c.Public, c.Listen = PublicYes, append(loopback(), "/ip4/127.0.0.2/udp/0/quic-v1")
 	})
 	n := a.start(t, nil)
-	introduce(anchor, n)
+	n.SetMembers([]Contact{anchor.contact()}) // it alone dials: the connections are counted
 	eventually(t, "both are connected", admittedBoth(anchor, n))
 	var own netip.AddrPort
 	for _, l := range n.host.Network().ListenAddresses() {
