@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -44,6 +45,10 @@ func openDataDir(path string) (*dataDir, error) {
 	if err != nil {
 		return nil, api.Invalid("--data-dir", "cannot open %s: %v", path, err)
 	}
+	if err := tighten(root, path); err != nil {
+		root.Close()
+		return nil, err
+	}
 	lock, err := root.OpenFile(lockFile, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		root.Close()
@@ -66,6 +71,34 @@ func openDataDir(path string) (*dataDir, error) {
 			WithHint("free some space, or move --data-dir to another disk")
 	}
 	return d, nil
+}
+
+// tighten keeps others out of a directory that was there already: not every
+// file in it is private by itself. It does so to the daemon's own alone, for
+// whoever names one that is shared has made a mistake.
+func tighten(root *os.Root, path string) error {
+	info, err := root.Stat(".")
+	if err != nil {
+		return api.Invalid("--data-dir", "cannot look at %s: %v", path, err)
+	}
+	if info.Mode().Perm()&0o077 == 0 {
+		return nil
+	}
+	entries, err := fs.ReadDir(root.FS(), ".")
+	if err != nil {
+		return api.Invalid("--data-dir", "cannot read %s: %v", path, err)
+	}
+	own := func(e fs.DirEntry) bool { return e.Name() == keyFile }
+	foreign := func(e fs.DirEntry) bool { return e.Name() != lockFile && e.Name() != "lost+found" }
+	if !slices.ContainsFunc(entries, own) && slices.ContainsFunc(entries, foreign) {
+		return api.Invalid("--data-dir", "%s is open to others and has files in it that are not the daemon's", path).
+			WithHint("choose a directory of its own, e.g. %s", filepath.Join(path, "cloudless"))
+	}
+	if err := root.Chmod(".", 0o700); err != nil {
+		return api.Invalid("--data-dir", "cannot keep others out of %s: %v", path, err).
+			WithHint("give the directory to the user that runs the daemon, with mode 0700")
+	}
+	return nil
 }
 
 // Close releases the lock.
