@@ -121,9 +121,12 @@ func (f *flow) Read(b []byte) (int, error) {
 		return f.in.Read(b)
 	}
 	n, err := f.Conn.Read(b)
-	if n > 0 || !errors.Is(err, io.EOF) {
-		f.count(n)
+	f.count(n)
+	switch {
+	case !errors.Is(err, io.EOF):
 		return n, err
+	case n > 0:
+		return n, nil // QUIC brings the end together with the last bytes, and it may not be the end of the flow
 	}
 	if f.in, err = f.next(); err != nil {
 		return 0, err

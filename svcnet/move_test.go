@@ -298,3 +298,35 @@ func TestLineForNobodyIsRefused(t *testing.T) {
 		t.Error("the flow moved")
 	}
 }
+
+// lastWord is a stream whose end comes together with its last bytes, as QUIC's does.
+type lastWord struct {
+	Conn
+	word []byte
+}
+
+func (c *lastWord) Read(b []byte) (int, error) {
+	n := copy(b, c.word)
+	if c.word = c.word[n:]; len(c.word) == 0 {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func TestEndOfTheStreamMayComeWithBytes(t *testing.T) {
+	n := newTwoNodes(t, noLines, noLines)
+	f := n.near.(*flow)
+	f.Conn = &lastWord{Conn: f.Conn, word: []byte("on the stream, ")}
+	ours, theirs := tcpPair(t)
+	if !f.begin() {
+		t.Fatal("the flow does not begin to move")
+	}
+	f.move(ours)
+	if _, err := io.WriteString(theirs, "on the line"); err != nil {
+		t.Fatal(err)
+	}
+	_ = theirs.CloseWrite()
+	if got, err := io.ReadAll(f); string(got) != "on the stream, on the line" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
