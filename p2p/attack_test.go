@@ -60,7 +60,7 @@ func TestStrangerIsNotRelayed(t *testing.T) {
 func TestStrangerThroughAnOpenRelayReachesNothing(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
-	rogue := a.start(t, func(c *Config) { hasty(c); c.Public = PublicNo }, api.RoleNode, api.RoleAnchor)
+	rogue := a.start(t, func(c *Config) { c.Public = PublicNo }, api.RoleNode, api.RoleAnchor)
 	open, err := relay.New(rogue.host, relay.WithInfiniteLimits(),
 		relay.WithReservationAddressFilter(func(multiaddr.Multiaddr) bool { return true }))
 	if err != nil {
@@ -69,15 +69,18 @@ func TestStrangerThroughAnOpenRelayReachesNothing(t *testing.T) {
 	defer open.Close()
 	contact := rogue.contact()
 	contact.Relay, contact.Anchor = true, true
-	n := a.start(t, func(c *Config) { hasty(c); c.Public = PublicNo; c.Contacts = []Contact{contact} })
+	n := a.start(t, func(c *Config) { c.AdmitWithin, c.Public, c.Contacts = 2*soon, PublicNo, []Contact{contact} })
 	n.cut()
 	serveEcho(t, n, protoEcho)
 	to := throughRelay(direct(t, rogue, transportTCP), n.host.ID())
 	h := stranger(t)
-	eventually(t, "the relay carries the stranger", func() bool { return h.Connect(testContext(t), to) == nil })
-	if c := h.Network().ConnsToPeer(to.ID); len(c) != 1 || !isRelayed(c[0].RemoteMultiaddr()) {
-		t.Fatalf("connections: %v", c)
-	}
+	eventually(t, "the relay carries the stranger", func() bool {
+		if h.Connect(testContext(t), to) != nil {
+			return false
+		}
+		c := h.Network().ConnsToPeer(to.ID) // of a busy machine it may have parted already
+		return len(c) == 1 && isRelayed(c[0].RemoteMultiaddr())
+	})
 	refuseAll(t, h, n)
 	eventually(t, "the stranger is disconnected", func() bool { return h.Network().Connectedness(to.ID) == network.NotConnected })
 	if _, ok := n.Admitted(api.NodeID(h.ID().String())); ok {
