@@ -126,14 +126,16 @@ const catchUpPause = 100 * time.Millisecond
 func (a *Anchor) catchUp(r *reign) {
 	for r.ctx.Err() == nil {
 		term := a.raft.CurrentTerm()
-		err := a.raft.Barrier(0).Error()
+		// Not longer than the reign: raft forgets a barrier that waits for the state
+		// machine when it shuts down, and Close waits for this.
+		err := a.await(r.ctx, a.raft.Barrier(0))
 		if err == nil && a.raft.CurrentTerm() == term {
 			a.cfg.Log.Info("this anchor leads", zap.Uint64("term", term))
 			r.term = term
 			close(r.ready)
 			return
 		}
-		if a.raft.State() != raft.Leader {
+		if r.ctx.Err() != nil || a.raft.State() != raft.Leader {
 			return // watchLeadership hears of it too
 		}
 		a.cfg.Log.Warn("catching up with earlier leaders failed", zap.Error(err))
