@@ -150,7 +150,10 @@ func (a *Anchor) Run(ctx context.Context) error {
 	}
 	if a.IsLeader() {
 		if servers, err := a.Servers(); err == nil && len(servers) > 1 {
-			if err := a.raft.LeadershipTransfer().Error(); err != nil {
+			// Raft may lose sight of a transfer when its leadership ends meanwhile.
+			within, cancel := context.WithTimeout(context.Background(), rpcTimeout)
+			defer cancel()
+			if err := a.await(within, a.raft.LeadershipTransfer()); err != nil {
 				a.cfg.Log.Info("leadership was not handed over", zap.Error(err))
 			}
 		}
