@@ -63,7 +63,7 @@ race: ## The tests of the packages with the race detector
 
 .PHONY: e2e
 e2e: build ## The real binary in the lab (needs root)
-	go test -count=1 -timeout 15m -p 1 ./testnet/... # never cached: the binary under test is no dependency that go knows of
+	go test -count=1 -timeout 18m -p 1 -parallel 3 ./testnet/... # never cached: the binary under test is no dependency that go knows of; -parallel is for tests that mostly wait
 
 .PHONY: bench
 bench: build build/tools/wireguard ## Measure join, placement, failover, throughput, footprint; writes build/bench.jsonl

@@ -128,6 +128,7 @@ func udpPorts(t *testing.T, d *testnet.Device) []string {
 // nothing of a running node answers but the mesh; and to a workload not even
 // that, but names and services (NFR-S1).
 func TestPortScans(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	lab := newCluster(t, "pi")
 	vps, pi, nas, laptop := lab.Device("vps"), lab.Device("pi"), lab.Device("nas"), lab.Device("laptop")

@@ -120,6 +120,7 @@ func TestBlipOfAHouseRestartsNothing(t *testing.T) {
 // In a house that is offline for longer, each workload's onDisconnect decides. When
 // the house is back the original wins, and its replacement stops (CLD-REQ-031).
 func TestHouseThatStaysOffline(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	lab := newCluster(t, "pi", "nas", "desk")
 	vps, pi, nas := lab.Device("vps"), lab.Device("pi"), lab.Device("nas")

@@ -38,6 +38,7 @@ func rentedServers() testnet.Topology {
 // device that was rebooted meanwhile finds it by what it kept on its disk
 // (CLD-REQ-003, NFR-A1).
 func TestMembersAreFoundWithoutAnchors(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	lab := newLabOf(t, rentedServers())
 	must(t, lab.Found(ctx, "vps", "pi", "desk"))
