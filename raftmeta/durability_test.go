@@ -62,9 +62,6 @@ func proposeForEver(dir string) error {
 // TestKillNine kills a proposing anchor at random moments; every command that
 // it acknowledged is there when it comes back.
 func TestKillNine(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts processes")
-	}
 	dir := t.TempDir()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
