@@ -77,7 +77,7 @@ var owners = []owner{
 }
 
 // pure lists the packages that decide and never act.
-var pure = []string{"raftmeta/state", "raftmeta/liveness", "raftmeta/anchors", "sched/place", "sched/reconcile", "sched/rollout"}
+var pure = []string{"node/diagnosis", "raftmeta/state", "raftmeta/liveness", "raftmeta/anchors", "sched/place", "sched/reconcile", "sched/rollout"}
 
 const whyPure = "this package is pure, so that it can be replayed, simulated and explained: time, identifiers and randomness arrive as arguments, and it touches no clock, disk, network or log"
 
