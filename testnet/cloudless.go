@@ -60,6 +60,7 @@ type Replica struct {
 	ID         string    `json:"id"`
 	Slot       int       `json:"slot"`
 	Generation int       `json:"generation"`
+	Revision   int       `json:"revision"`
 	Node       string    `json:"node"`
 	NodeName   string    `json:"node_name"`
 	State      string    `json:"state"`
@@ -220,8 +221,8 @@ func (d *Device) AwaitReady(ctx context.Context, timeout time.Duration, names ..
 	})
 }
 
-// AwaitReplicas waits until n replicas of a workload are ready, none of them on
-// the nodes named in without.
+// AwaitReplicas waits until n replicas of a workload's last revision are ready
+// and none of an older one, nor any on the nodes named in without.
 func (d *Device) AwaitReplicas(ctx context.Context, timeout time.Duration, name string, n int, without ...string) (*Workload, error) {
 	var found *Workload
 	err := Await(ctx, timeout, fmt.Sprintf("%d replicas of %s", n, name), func(ctx context.Context) error {
@@ -232,6 +233,11 @@ func (d *Device) AwaitReplicas(ctx context.Context, timeout time.Duration, name 
 		for _, place := range w.Places() {
 			if slices.Contains(without, place) {
 				return fmt.Errorf("a replica counts as ready on %s", place)
+			}
+		}
+		for _, r := range w.Ready() {
+			if r.Revision != w.Revision {
+				return fmt.Errorf("%s on %s is still of revision %d", r.ID, r.NodeName, r.Revision)
 			}
 		}
 		if got := len(w.Ready()); got != n {
