@@ -99,6 +99,8 @@ func enrolOperator(ctx context.Context, token identity.Token, name string, now t
 		Key:     key,
 		Anchors: token.Anchors,
 		Request: p2p.EnrolRequest{Cluster: token.Cluster, TokenID: token.ID, Secret: token.Secret[:], CSR: csr, Name: name},
+
+		Patience: p2p.EnrolPatience, // within the time of the command
 	})
 	if err != nil {
 		return nil, err

@@ -87,7 +87,7 @@ func (a *anchor) serve(t *testing.T) {
 			a.address = listen.String() + "/p2p/" + string(mesh.ID())
 		}
 	}
-	mesh.ServeEnrol(func(_ context.Context, r p2p.EnrolRequest) (p2p.EnrolReply, error) {
+	mesh.ServeEnrol(nil, func(_ context.Context, r p2p.EnrolRequest) (p2p.EnrolReply, error) {
 		if !identity.SecretMatches(r.Secret, a.token.Hash()) {
 			return p2p.EnrolReply{}, api.Errorf(api.KindDenied, "the token is not valid")
 		}

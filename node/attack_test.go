@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -121,6 +122,44 @@ func TestStaleTokensAreRefused(t *testing.T) {
 	}
 	if nodes, err := c.Nodes(t.Context()); err != nil || len(nodes) != 2 {
 		t.Errorf("the cluster has %d nodes, %v", len(nodes), err)
+	}
+}
+
+// Who guesses tokens until the anchor has no more time for anybody at that address
+// takes none from who has one.
+func TestGuessersDoNotKeepAJoinerOut(t *testing.T) {
+	t.Parallel()
+	first := newDevice(t, "first")
+	first.start(func(c *Config) { c.Init = true })
+	token := parsed(t, first.token(api.RoleNode))
+	unknown, guessed := token, token
+	unknown.ID = "no-such-token"
+	guessed.Secret[0] ^= 1
+	first.eventually("guesses are not heard any more", func(ctx context.Context) error {
+		var group sync.WaitGroup
+		var turnedAway atomic.Bool
+		for i := range 16 {
+			key, guess := newDeviceKey(t), unknown
+			if i%2 == 0 {
+				guess = guessed
+			}
+			group.Go(func() {
+				switch api.KindOf(enrolAs(ctx, key, guess, "thief")) {
+				case api.KindExhausted:
+					turnedAway.Store(true)
+				case "":
+					t.Error("a guess was let in")
+				}
+			})
+		}
+		group.Wait()
+		if !turnedAway.Load() {
+			return errors.New("they are")
+		}
+		return nil
+	})
+	if err := enrolAs(t.Context(), newDeviceKey(t), token, "honest"); err != nil {
+		t.Errorf("who has a token: %v", err)
 	}
 }
 

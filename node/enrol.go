@@ -149,6 +149,11 @@ func join(ctx context.Context, cfg *Config, key ed25519.PrivateKey, log *zap.Log
 		Key:     key,
 		Anchors: token.Anchors,
 		Request: p2p.EnrolRequest{Cluster: token.Cluster, TokenID: token.ID, Secret: token.Secret[:], CSR: csr, Name: cfg.Name},
+
+		Patience: p2p.EnrolPatience,
+		Waiting: func(answer error, wait time.Duration) {
+			log.Warn("the anchors have no time for this device yet, asking again", zap.Error(answer), zap.Duration("retry_in", wait))
+		},
 	})
 	if err != nil {
 		return nil, err
@@ -224,6 +229,15 @@ func (e *enroller) enrol(ctx context.Context, req p2p.EnrolRequest) (p2p.EnrolRe
 	}
 	e.log.Info("enrolled", zap.String("peer", string(peer)), zap.String("role", string(record.Role)), zap.String("name", req.Name))
 	return e.reply(cert), nil
+}
+
+// invited reports whether a request shows the secret of a token that has not
+// expired, as far as this anchor's copy of the state goes: a copy that lags
+// behind does not know the newest tokens. One that is used up counts: its user
+// may ask again.
+func (e *enroller) invited(req p2p.EnrolRequest, now time.Time) bool {
+	record, known := e.anchor.Store().View().Token(req.TokenID)
+	return known && now.Before(record.ExpiresAt) && identity.SecretMatches(req.Secret, record.SecretHash)
 }
 
 // check refuses what every anchor can refuse by itself.

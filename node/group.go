@@ -161,6 +161,12 @@ func (o *office) Grant(ctx context.Context, to api.NodeID, public []byte, keepsL
 	return sealed, a.epoch, err
 }
 
+// invited reports whether a joiner shows a token that this anchor knows.
+func (o *office) invited(req p2p.EnrolRequest) bool {
+	a := o.current()
+	return a != nil && a.enroller().invited(req, time.Now())
+}
+
 // enrol answers a joiner. An anchor that does not lead has the leader decide.
 func (o *office) enrol(ctx context.Context, req p2p.EnrolRequest) (p2p.EnrolReply, error) {
 	a := o.current()

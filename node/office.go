@@ -146,7 +146,7 @@ const (
 func (o *office) serveTerm(ctx context.Context, a *anchor) (end ending, err error) {
 	ctx, over := context.WithCancel(ctx)
 	defer over()
-	o.daemon.mesh.ServeEnrol(o.enrol)
+	o.daemon.mesh.ServeEnrol(o.invited, o.enrol)
 	defer o.daemon.mesh.StopEnrol()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.raft.Run(ctx) })

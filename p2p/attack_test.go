@@ -216,7 +216,7 @@ func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 func TestSlowStrangersAreCutOff(t *testing.T) {
 	a := newAuthority(t)
 	anchor := a.start(t, publicHasty, api.RoleNode, api.RoleAnchor)
-	anchor.ServeEnrol(func(context.Context, EnrolRequest) (EnrolReply, error) {
+	anchor.ServeEnrol(nil, func(context.Context, EnrolRequest) (EnrolReply, error) {
 		t.Error("half a request was decided on")
 		return EnrolReply{}, nil
 	})
@@ -274,7 +274,7 @@ func TestNonsenseHarmsNobody(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	n := a.start(t, publicHasty, api.RoleNode, api.RoleAnchor)
-	n.ServeEnrol(func(context.Context, EnrolRequest) (EnrolReply, error) {
+	n.ServeEnrol(nil, func(context.Context, EnrolRequest) (EnrolReply, error) {
 		return EnrolReply{}, api.Errorf(api.KindDenied, "no")
 	})
 	serveEcho(t, n, protoEcho)
@@ -480,7 +480,7 @@ func TestHalfOpenEnrolments(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	anchor := a.start(t, publicHasty, api.RoleNode, api.RoleAnchor)
-	anchor.ServeEnrol(func(context.Context, EnrolRequest) (EnrolReply, error) {
+	anchor.ServeEnrol(nil, func(context.Context, EnrolRequest) (EnrolReply, error) {
 		return EnrolReply{ClusterName: "home"}, nil
 	})
 	h := stranger(t)
@@ -510,8 +510,8 @@ func TestHalfOpenEnrolments(t *testing.T) {
 			limited.Add(1)
 		}
 	})
-	// Those beyond the limit are refused, but for one in each enrolPerPeer.
-	few := int64(enrolBurst + 1 + time.Since(begun)/enrolPerPeer)
+	// Those beyond the limit are refused, but for a few each second.
+	few := int64(enrolPeer.burst) + 1 + int64(time.Since(begun).Seconds()*float64(enrolPeer.rate))
 	if limited.Load() < 50-few || limited.Load()+cut.Load() != 50 {
 		t.Errorf("of 50 half-open enrolments, %d were refused and %d cut off", limited.Load(), cut.Load())
 	}

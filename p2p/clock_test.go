@@ -65,7 +65,7 @@ func TestEnrolmentNamesAWrongClock(t *testing.T) {
 	a := newAuthority(t)
 	anchor := a.start(t, public)
 	redeemed := 0
-	anchor.ServeEnrol(func(context.Context, EnrolRequest) (EnrolReply, error) {
+	anchor.ServeEnrol(nil, func(context.Context, EnrolRequest) (EnrolReply, error) {
 		redeemed++
 		return EnrolReply{ClusterName: "home"}, nil
 	})

@@ -2,29 +2,17 @@ package p2p
 
 import (
 	"context"
-	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 	"go.uber.org/zap"
-	"golang.org/x/time/rate"
 
 	"github.com/cloudless-project/cloudless/api"
 )
 
-const (
-	enrolTimeout  = 30 * time.Second
-	enrolPerPeer  = time.Second / 2 // one attempt in this time ...
-	enrolBurst    = 5               // ... after this many
-	enrolIPRate   = 20              // attempts per second from one address ...
-	enrolIPBurst  = 100             // ... after this many: a rack that is switched on
-	enrolRate     = 40              // requests per second of all together ...
-	enrolAllBurst = 400             // ... after this many
-	maxEnrolPeers = 4096            // peers, and addresses, whose attempts are remembered
-)
+const enrolTimeout = 30 * time.Second
 
 // EnrolRequest is a joiner's wish to become a member.
 type EnrolRequest struct {
@@ -57,39 +45,41 @@ type enrolAnswer struct {
 	Kind    api.Kind    `json:"kind,omitempty"`
 	Message string      `json:"message,omitempty"`
 	Hint    string      `json:"hint,omitempty"`
+	// Again says that nothing was decided, and that the joiner should ask again.
+	Again bool `json:"again,omitempty"`
 }
+
+// InvitedFunc reports whether a request shows the secret of a token that holds,
+// as far as this anchor knows. It is asked of everybody, so it must be cheap.
+type InvitedFunc func(EnrolRequest) bool
 
 // EnrolFunc decides on a request to enrol.
 type EnrolFunc func(context.Context, EnrolRequest) (EnrolReply, error)
 
 // enrolServer serves strangers, so it counts.
 type enrolServer struct {
-	m   *Mesh
-	all *rate.Limiter
+	m      *Mesh
+	limits *enrolLimits
 
-	mu    sync.Mutex
-	peers map[peer.ID]*rate.Limiter
-	ips   map[netip.Prefix]*rate.Limiter
-	open  map[string]int // streams by connection
+	mu   sync.Mutex
+	open map[string]int // streams by connection
 }
 
 func newEnrolServer(m *Mesh) *enrolServer {
-	return &enrolServer{
-		m: m, all: rate.NewLimiter(enrolRate, enrolAllBurst),
-		peers: make(map[peer.ID]*rate.Limiter), ips: make(map[netip.Prefix]*rate.Limiter), open: make(map[string]int),
-	}
+	return &enrolServer{m: m, limits: newEnrolLimits(), open: make(map[string]int)}
 }
 
 // ServeEnrol answers requests to enrol. It is the only protocol of Cloudless,
-// beside hello, that strangers reach. Errors of kind other than KindInternal
-// are told to the joiner.
-func (m *Mesh) ServeEnrol(decide EnrolFunc) {
+// beside hello, that strangers reach. However many of them ask, who is invited
+// is heard; nil means that nobody is known to be. Errors of kind other than
+// KindInternal are told to the joiner.
+func (m *Mesh) ServeEnrol(invited InvitedFunc, decide EnrolFunc) {
 	m.claim(api.ProtoEnrol)
 	m.host.SetStreamHandler(api.ProtoEnrol, func(s network.Stream) {
 		conn := s.Conn().ID()
 		m.enrol.begin(conn)
 		defer m.enrol.end(conn)
-		if err := m.enrol.serve(s, decide); err != nil {
+		if err := m.enrol.serve(s, invited, decide); err != nil {
 			m.log.Info("enrolment failed", zap.Stringer("peer", s.Conn().RemotePeer()), zap.Error(err))
 			_ = s.Reset()
 			return
@@ -104,26 +94,24 @@ func (m *Mesh) StopEnrol() {
 	m.release(api.ProtoEnrol)
 }
 
-func (e *enrolServer) serve(s network.Stream, decide EnrolFunc) error {
+func (e *enrolServer) serve(s network.Stream, invited InvitedFunc, decide EnrolFunc) error {
 	p := s.Conn().RemotePeer()
 	_ = s.SetDeadline(time.Now().Add(enrolTimeout))
 	ctx, cancel := context.WithTimeout(e.m.ctx, enrolTimeout)
 	defer cancel()
-	if !e.allow(p, s.Conn().RemoteMultiaddr()) {
+	if !e.limits.peer(p) {
 		return e.turnAway(s)
 	}
 	_ = s.SetReadDeadline(time.Now().Add(2 * e.m.cfg.AdmitWithin)) // to ask takes no time, to decide may
 	var req EnrolRequest
-	if err := readFrame(s, maxEnrolFrame, &req); err != nil {
+	if err := readFrame(s, maxEnrolRequest, &req); err != nil {
 		e.m.metrics.enrolments.WithLabelValues("malformed").Inc()
 		return err
 	}
-	// Only now: who says nothing of sense, from however many addresses, takes
-	// nothing from those who have something to ask.
-	if !e.all.Allow() {
+	req.Peer, req.Address = api.NodeID(p.String()), s.Conn().RemoteMultiaddr().String()
+	if !e.hears(req, s.Conn().RemoteMultiaddr(), invited) {
 		return e.turnAway(s)
 	}
-	req.Peer, req.Address = api.NodeID(p.String()), s.Conn().RemoteMultiaddr().String()
 	var reply EnrolReply
 	err := checkClock(unixTime(req.Time), e.m.cfg.Now())
 	if err == nil {
@@ -138,11 +126,21 @@ func (e *enrolServer) serve(s network.Stream, decide EnrolFunc) error {
 	return writeFrame(s, maxEnrolFrame, enrolAnswer{Reply: &reply})
 }
 
+// hears reports whether there is time for a request that was read. Only who
+// shows a token that holds takes some from others with that token; everybody
+// else, who may have got it wrong or may be guessing, takes it from each other.
+func (e *enrolServer) hears(req EnrolRequest, from multiaddr.Multiaddr, invited InvitedFunc) bool {
+	if invited != nil && invited(req) {
+		return e.limits.token(req.TokenID)
+	}
+	return e.limits.uninvited(from)
+}
+
 // turnAway answers an attempt too many.
 func (e *enrolServer) turnAway(s network.Stream) error {
 	e.m.metrics.enrolments.WithLabelValues("limited").Inc()
 	return writeFrame(s, maxEnrolFrame, enrolAnswer{
-		Kind: api.KindExhausted, Message: "too many attempts to enrol", Hint: "wait a minute, then try again",
+		Kind: api.KindExhausted, Message: "too many attempts to enrol", Hint: "wait a minute, then try again", Again: true,
 	})
 }
 
@@ -157,40 +155,6 @@ func refusal(err error) enrolAnswer {
 		a.Hint = clip(e.Hint, maxReason)
 	}
 	return a
-}
-
-// allow takes one attempt of p's, and one of the address that it comes from,
-// which may have many keys.
-func (e *enrolServer) allow(p peer.ID, from multiaddr.Multiaddr) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	ip, _ := firstIP(from)
-	return limiterOf(e.peers, p, rate.Every(enrolPerPeer), enrolBurst).Allow() &&
-		limiterOf(e.ips, network64(ip), enrolIPRate, enrolIPBurst).Allow()
-}
-
-// limiterOf returns the limiter of one of many, and makes it.
-func limiterOf[K comparable](limiters map[K]*rate.Limiter, k K, every rate.Limit, burst int) *rate.Limiter {
-	l := limiters[k]
-	if l == nil {
-		if len(limiters) >= maxEnrolPeers {
-			clear(limiters) // the common limit still holds
-		}
-		l = rate.NewLimiter(every, burst)
-		limiters[k] = l
-	}
-	return l
-}
-
-// network64 is what somebody with one connection to the internet has: an IPv4
-// address, or a /64.
-func network64(ip netip.Addr) netip.Prefix {
-	bits := ip.BitLen()
-	if ip.Is6() {
-		bits = 64
-	}
-	p, _ := ip.Prefix(bits)
-	return p
 }
 
 func (e *enrolServer) begin(conn string) {

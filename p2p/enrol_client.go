@@ -19,11 +19,18 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 
 	"github.com/cloudless-project/cloudless/api"
+	"github.com/cloudless-project/cloudless/internal/retry"
 )
 
 const (
 	enrolDialTimeout = 10 * time.Second // of all addresses of one anchor
 	maxEnrolAnchors  = 16
+
+	// EnrolPatience is how long a joiner should go on asking anchors that have no
+	// time for it.
+	EnrolPatience = 2 * time.Minute
+	enrolAgain    = time.Second      // before the second attempt; then twice as long each time ...
+	maxEnrolAgain = 15 * time.Second // ... up to this
 )
 
 // EnrolConfig is what a joiner needs: its own key, the anchors that its token
@@ -32,12 +39,19 @@ type EnrolConfig struct {
 	Key     ed25519.PrivateKey
 	Anchors []string // multiaddrs that end in /p2p/<peer-id>
 	Request EnrolRequest
+
+	// Patience is how long to go on when the anchors answer that they have no time
+	// just now; 0: their first word counts.
+	Patience time.Duration
+	// Waiting is told of such an answer and of the wait before the next attempt.
+	// Default: nobody is told.
+	Waiting func(answer error, wait time.Duration)
 }
 
 // Enrol asks the anchors, one after the other, to make this device a member.
 // TLS proves an anchor's PeerID before the request, which holds the secret, is
-// sent. An error of kind KindUnavailable says what was tried; any other kind
-// is an anchor's refusal.
+// sent. An error of kind KindUnavailable says what was tried; KindExhausted,
+// that the anchors had no time; any other kind is an anchor's refusal.
 func Enrol(ctx context.Context, cfg EnrolConfig) (EnrolReply, error) {
 	anchors, err := anchorsOf(cfg.Anchors)
 	if err != nil {
@@ -51,19 +65,46 @@ func Enrol(ctx context.Context, cfg EnrolConfig) (EnrolReply, error) {
 	if cfg.Request.Time == 0 {
 		cfg.Request.Time = time.Now().Unix()
 	}
-	var failures []string
-	for _, anchor := range anchors {
-		reply, err := enrolAt(ctx, h, anchor, cfg.Request)
-		if err == nil {
-			return reply, nil
+	backoff := retry.Backoff{Initial: enrolAgain, Max: maxEnrolAgain}
+	for until := time.Now().Add(cfg.Patience); ; {
+		reply, err := enrolAtOne(ctx, h, anchors, cfg.Request)
+		wait := backoff.Next()
+		if !errors.Is(err, errAskAgain) || time.Now().Add(wait).After(until) {
+			return reply, err
 		}
-		if final(err) {
+		if cfg.Waiting != nil {
+			cfg.Waiting(err, wait)
+		}
+		if retry.Sleep(ctx, wait) != nil {
+			return EnrolReply{}, err // says more than that the time is over
+		}
+	}
+}
+
+// errAskAgain marks the answer of an anchor that has decided nothing.
+var errAskAgain = errors.New("nothing was decided")
+
+// enrolAtOne asks one anchor after the other until one decides.
+func enrolAtOne(ctx context.Context, h host.Host, anchors []peer.AddrInfo, req EnrolRequest) (EnrolReply, error) {
+	var failures []string
+	var again error
+	for _, anchor := range anchors {
+		reply, err := enrolAt(ctx, h, anchor, req)
+		switch {
+		case err == nil:
+			return reply, nil
+		case errors.Is(err, errAskAgain):
+			again = err
+		case final(err):
 			return EnrolReply{}, err
 		}
 		failures = append(failures, fmt.Sprintf("%s: %v", anchor.ID, err))
 		if ctx.Err() != nil {
 			break
 		}
+	}
+	if again != nil {
+		return EnrolReply{}, again
 	}
 	return EnrolReply{}, api.Errorf(api.KindUnavailable, "no anchor could be reached: %s", strings.Join(failures, "; ")).
 		WithHint("check that the anchor runs and that its port is open for TCP and UDP; a token made now holds its present addresses")
@@ -147,7 +188,11 @@ func refused(a enrolAnswer) error {
 	if a.Kind == "" {
 		a.Kind, a.Message = api.KindInternal, "the anchor sent an empty answer"
 	}
-	return &api.Error{Kind: a.Kind, Message: clip(a.Message, maxReason), Hint: clip(a.Hint, maxReason)}
+	e := &api.Error{Kind: a.Kind, Message: clip(a.Message, maxReason), Hint: clip(a.Hint, maxReason)}
+	if a.Again {
+		e.Err = errAskAgain
+	}
+	return e
 }
 
 // enrolDialFailure names every address: which of them is wrong is what the

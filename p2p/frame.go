@@ -8,9 +8,10 @@ import (
 )
 
 const (
-	frameHeader   = 4        // bytes: big-endian length of the body
-	maxHelloFrame = 16 << 10 // a certificate has about 700 bytes
-	maxEnrolFrame = 64 << 10
+	frameHeader     = 4        // bytes: big-endian length of the body
+	maxHelloFrame   = 16 << 10 // a certificate has about 700 bytes
+	maxEnrolRequest = 8 << 10  // of anybody: a certificate request has about 250 bytes
+	maxEnrolFrame   = 64 << 10 // the answer
 )
 
 // writeFrame writes v as one length-prefixed JSON document, in one Write.
