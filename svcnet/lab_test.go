@@ -33,6 +33,10 @@ import (
 // this test binary again, runs a Network. Flows between devices travel over
 // unix sockets. The test itself opens sockets in any namespace it likes.
 
+// patience is how long a test waits for what has to happen. A busy machine with
+// the race detector takes its time.
+const patience = time.Minute
+
 // deviceEnv makes the test binary a device.
 const deviceEnv = "CLOUDLESS_SVCNET_DEVICE"
 
@@ -272,7 +276,7 @@ func (d *device) stop(t testing.TB) {
 	}
 	select {
 	case <-d.exited:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Errorf("device %s does not stop; its goroutines:", d.id)
 		_ = d.proc.Process.Signal(syscall.SIGQUIT)
 		<-d.exited
@@ -388,7 +392,7 @@ func (w *world) publish(t testing.TB) {
 // eventually polls a condition until it holds.
 func eventually(t testing.TB, what string, ok func() error) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		err := ok()
 		if err == nil {
@@ -430,11 +434,11 @@ func in(path string, f func() error) error {
 // dial opens a connection from inside a namespace.
 func dial(path, network, addr string) (conn net.Conn, err error) {
 	err = in(path, func() (err error) {
-		conn, err = net.DialTimeout(network, addr, 5*time.Second)
+		conn, err = net.DialTimeout(network, addr, patience)
 		return err
 	})
 	if err == nil { // so that a broken flow fails a test instead of holding it
-		err = conn.SetDeadline(time.Now().Add(30 * time.Second))
+		err = conn.SetDeadline(time.Now().Add(patience))
 	}
 	return conn, err
 }
@@ -476,7 +480,7 @@ func serveName(t testing.TB, path, addr, name string) {
 
 // get fetches http://addr/ from inside a namespace.
 func get(path, addr string) (string, error) {
-	client := http.Client{Timeout: 8 * time.Second, Transport: &http.Transport{
+	client := http.Client{Timeout: patience, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext:       func(context.Context, string, string) (net.Conn, error) { return dial(path, "tcp4", addr) },
 	}}

@@ -274,7 +274,7 @@ func askUDP(conn net.Conn, word string) (string, error) {
 	if _, err := conn.Write([]byte(word)); err != nil {
 		return "", err
 	}
-	if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
 	buf := make([]byte, maxPacket)
@@ -320,7 +320,7 @@ func ask(t *testing.T, path, network, name string) (rcode int, addr string) {
 	}
 	defer raw.Close()
 	conn := &dns.Conn{Conn: raw}
-	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	if err := conn.WriteMsg(new(dns.Msg).SetQuestion(name, dns.TypeA)); err != nil {
 		t.Fatal(err)
 	}

@@ -155,14 +155,14 @@ func connect(ns *namespace, addr string, patience time.Duration) (seen string, e
 		return "", err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patient))
 	buf := make([]byte, 64)
 	n, err := c.Read(buf)
 	return string(buf[:n]), err
 }
 
 const (
-	patient   = 5 * time.Second
+	patient   = 30 * time.Second
 	impatient = 300 * time.Millisecond // for what is dropped: no answer ever comes
 )
 
