@@ -60,7 +60,7 @@ func TestRemovedNodeKnowsIt(t *testing.T) {
 	second.shutdown()
 	cfg := second.cfg
 	cfg.Join = first.token(api.RoleNode)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := Run(ctx, cfg, zap.NewNop()); !errors.As(err, new(*api.Error)) || err.Error() != errRemoved().Error() {
 		t.Errorf("joining again with the dead identity: %v", err)
