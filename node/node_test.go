@@ -213,7 +213,7 @@ func TestTwoDaemons(t *testing.T) {
 			third := newDevice(t, "third")
 			cfg := third.cfg
 			cfg.Join = token
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			if err := Run(ctx, cfg, zap.NewNop()); err == nil {
 				t.Errorf("joined with a token that is %s", name)
 			}
