@@ -261,7 +261,7 @@ func (w *Workload) describe() string {
 }
 
 // startUp bounds how long a cluster may take to come up in Found.
-const startUp = 60 * time.Second
+const startUp = 2 * time.Minute
 
 // Found founds a cluster on the anchor, a public device, and lets the others
 // join it, all at once. It returns when every node is ready.

@@ -22,7 +22,7 @@ import (
 )
 
 // bootTime bounds the start of a device's init, which takes some 50 ms.
-const bootTime = 10 * time.Second
+const bootTime = 30 * time.Second
 
 // nodeJob is the daemon's name at the device's init.
 const nodeJob = "node"

@@ -83,6 +83,17 @@ func reaches(t *testing.T, d *Device, addr string) bool {
 	return err == nil
 }
 
+// arrives is reaches for what has to: a busy machine may lose a ping or two.
+func arrives(t *testing.T, d *Device, addr string) bool {
+	t.Helper()
+	for range 10 {
+		if reaches(t, d, addr) {
+			return true
+		}
+	}
+	return false
+}
+
 // TestNATs holds the two kinds of NAT against their definition: what a port
 // looks like from two destinations, and who gets in.
 func TestNATs(t *testing.T) {
@@ -102,7 +113,7 @@ func TestNATs(t *testing.T) {
 	if a, b := from("desk"); a == b {
 		t.Errorf("symmetric NAT: port 4001 appears as %s at two destinations", a)
 	}
-	if !reaches(t, lab.Device("pi"), "192.168.11.12") {
+	if !arrives(t, lab.Device("pi"), "192.168.11.12") {
 		t.Error("devices of a home do not see each other")
 	}
 	if reaches(t, vps, "192.0.0.66") || reaches(t, vps, "192.168.11.11") {
@@ -158,7 +169,7 @@ func TestPowerAndCables(t *testing.T) {
 	if want := "pi\nkept\nresolv.conf\n0\n0\n"; got != want {
 		t.Errorf("after the boot: %q, want %q", got, want)
 	}
-	if !reaches(t, pi, vps.Addr.String()) {
+	if !arrives(t, pi, vps.Addr.String()) {
 		t.Error("no way to the internet after the boot")
 	}
 
@@ -169,13 +180,13 @@ func TestPowerAndCables(t *testing.T) {
 		if reaches(t, pi, vps.Addr.String()) {
 			t.Errorf("cut %s: pi still reaches the VPS", cut)
 		}
-		if reaches(t, pi, nas.Addr.String()) == (cut == "pi") {
+		if cut == "pi" && reaches(t, pi, nas.Addr.String()) || cut != "pi" && !arrives(t, pi, nas.Addr.String()) {
 			t.Errorf("cut %s: the LAN of home-a is not as it should be", cut)
 		}
 		if err := lab.Heal(ctx, cut); err != nil {
 			t.Fatal(err)
 		}
-		if !reaches(t, pi, vps.Addr.String()) {
+		if !arrives(t, pi, vps.Addr.String()) {
 			t.Errorf("heal %s: pi does not reach the VPS", cut)
 		}
 	}
@@ -238,7 +249,7 @@ func TestSweep(t *testing.T) {
 // await polls a condition; what it waits for appears in the failure.
 func await(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for !cond() {
 		select {

@@ -87,7 +87,7 @@ func mapping(destinations []string) error {
 		if _, err := c.WriteTo([]byte("?"), to); err != nil {
 			return err
 		}
-		if err := c.SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		if err := c.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
 			return err
 		}
 		buf := make([]byte, 64)
@@ -103,7 +103,7 @@ func mapping(destinations []string) error {
 // runPeer is a minimal libp2p peer: a relay, a listener that is reached
 // through it, or a dialer that reports when the connection became direct.
 func runPeer(args []string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	observedaddrs.ActivationThresh = 1 // there is one observer, the relay
 	switch args[0] {
@@ -223,7 +223,7 @@ func dialThrough(ctx context.Context, circuit string) error {
 	select {
 	case a := <-direct:
 		fmt.Printf("direct after %d ms by %s\n", time.Since(start).Milliseconds(), a)
-	case <-time.After(8 * time.Second):
+	case <-time.After(15 * time.Second):
 		fmt.Println("stays relayed")
 	}
 	return nil

@@ -27,6 +27,7 @@ type found struct {
 const (
 	scanParallel = 2000
 	scanPatience = time.Second
+	lookPatience = 10 * time.Second // with the ports that most likely answer, before the others are swept
 )
 
 // scan looks at every TCP port of an address, and says something to the given
@@ -36,11 +37,11 @@ func scan(addr, udp string) int {
 	var mu sync.Mutex
 	var group sync.WaitGroup
 	slots := make(chan struct{}, scanParallel)
-	try := func(port int, answers func(string) bool, list *[]int) {
+	try := func(port int, patience time.Duration, answers func(string, time.Duration) bool, list *[]int) {
 		slots <- struct{}{}
 		group.Go(func() {
 			defer func() { <-slots }()
-			if answers(net.JoinHostPort(addr, strconv.Itoa(port))) {
+			if answers(net.JoinHostPort(addr, strconv.Itoa(port)), patience) {
 				mu.Lock()
 				defer mu.Unlock()
 				*list = append(*list, port)
@@ -53,10 +54,16 @@ func scan(addr, udp string) int {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		try(port, answersUDP, &out.UDP)
+		try(port, lookPatience, answersUDP, &out.UDP)
 	}
+	for _, port := range usualPorts {
+		try(port, lookPatience, acceptsTCP, &out.TCP)
+	}
+	group.Wait()
 	for port := 1; port < 1<<16; port++ {
-		try(port, acceptsTCP, &out.TCP)
+		if !slices.Contains(usualPorts, port) {
+			try(port, scanPatience, acceptsTCP, &out.TCP)
+		}
 	}
 	group.Wait()
 	slices.Sort(out.TCP)
@@ -68,8 +75,11 @@ func scan(addr, udp string) int {
 	return 0
 }
 
-func acceptsTCP(addr string) bool {
-	c, err := net.DialTimeout("tcp", addr, scanPatience)
+// usualPorts are those of names, of services and of the mesh.
+var usualPorts = []int{53, 80, 4717}
+
+func acceptsTCP(addr string, patience time.Duration) bool {
+	c, err := net.DialTimeout("tcp", addr, patience)
 	if err != nil {
 		return false
 	}
@@ -78,13 +88,13 @@ func acceptsTCP(addr string) bool {
 
 // answersUDP sends a question for a name, and a QUIC packet of a version that
 // does not exist, which every QUIC server answers with those that it speaks.
-func answersUDP(addr string) bool {
+func answersUDP(addr string, patience time.Duration) bool {
 	c, err := net.Dial("udp", addr)
 	if err != nil {
 		return false
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(scanPatience))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	query := []byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03web\x09cloudless\x08internal\x00\x00\x01\x00\x01")
 	quic := append([]byte{0xc0, 0x1a, 0x2a, 0x3a, 0x4a, 8, 1, 2, 3, 4, 5, 6, 7, 8, 8, 1, 2, 3, 4, 5, 6, 7, 8}, make([]byte, 1200)...)
 	for _, packet := range [][]byte{query, quic} {

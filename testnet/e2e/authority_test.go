@@ -49,7 +49,7 @@ func TestAuthorityIsReplacedUnderTraffic(t *testing.T) {
 		_, err := vps.Output(ctx, "curl", "-fsS", "--limit-rate", "1M", "-o", got, "-w", "%{size_download}", webURL+"ballast")
 		download <- err
 	}()
-	replica := w.List[0].ID
+	replica := w.Ready()[0].ID
 	command := make(chan error, 1)
 	var ticks bytes.Buffer
 	go func() {
@@ -101,10 +101,10 @@ func TestClonedDevice(t *testing.T) {
 	vps, pi, laptop := lab.Device("vps"), lab.Device("pi"), lab.Device("laptop")
 	importWeb(t, lab, pi)
 	w := runWeb(t, vps, 2)
-	original, on := w.On("pi")
-	if !on {
+	if _, on := w.On("pi"); !on {
 		t.Fatalf("no replica runs on the device that is to be cloned: %v", w.Places())
 	}
+	process := pgrep(t, pi)
 
 	var image bytes.Buffer
 	must(t, pi.Run(ctx, testnet.Cmd{
@@ -148,9 +148,8 @@ func TestClonedDevice(t *testing.T) {
 	if !found {
 		t.Errorf("no event tells of it: %+v", events)
 	}
-	// The container on the original is the one that was there before.
-	if out, err := pi.Output(ctx, "pgrep", "-f", "-c", "httpd -f -vv -p 8080"); err != nil {
-		t.Errorf("the replica %s on the original is gone: %s, %v", original.ID, out, err)
+	if now := pgrep(t, pi); now != process {
+		t.Errorf("the container's process on the original is %q, was %q", now, process)
 	}
 
 	// One of the two is put right, as the message says.

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -218,8 +219,9 @@ func (c *chaos) fillDisk() {
 	await(c.t, "vc to halt", func(ctx context.Context) error {
 		for range 8 { // until the log needs another file
 			n++
-			if err := c.lab.Device("va").Apply(ctx, bulky(n)); err != nil && n == 1 {
-				c.t.Fatal(err) // later ones fail while there is no leader
+			var exit *testnet.ExitError
+			if err := c.lab.Device("va").Apply(ctx, bulky(n)); errors.As(err, &exit) && exit.Code == exitUsage {
+				c.t.Fatal(err) // others fail while there is no leader
 			}
 		}
 		got, err := standings(ctx, c.lab.Device("va"))

@@ -101,9 +101,10 @@ func TestBlipOfAHouseRestartsNothing(t *testing.T) {
 	awaitState(t, vps, "ready", "pi", "nas")
 	awaitRuns(t, vps, "web", before)
 
+	hung := time.Now()
 	must(t, pi.SignalNode(t.Context(), syscall.SIGSTOP))
 	awaitState(t, vps, "suspect", "pi")
-	<-time.After(3 * time.Second)
+	<-time.After(time.Until(hung.Add(3 * time.Second))) // after five it would be down
 	must(t, pi.SignalNode(t.Context(), syscall.SIGCONT))
 	awaitState(t, vps, "ready", "pi")
 	awaitRuns(t, vps, "web", before)

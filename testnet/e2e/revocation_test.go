@@ -19,7 +19,7 @@ import (
 
 // hold opens a connection, says that it is open, and then when it has ended.
 func hold(addr string) int {
-	c, err := net.DialTimeout("tcp", addr, 10*time.Second)
+	c, err := net.DialTimeout("tcp", addr, time.Minute)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
