@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -180,7 +179,7 @@ func (k *keeper) prune(wanted []peer.ID) {
 }
 
 // retire closes relayed connections to a peer that a direct one has replaced
-// and that carry nothing but gossip, which moves by itself.
+// and that carry nothing but upkeep, which moves by itself.
 func (m *Mesh) retire(p peer.ID) {
 	conns := m.host.Network().ConnsToPeer(p)
 	if best := m.best(p); len(conns) < 2 || best == nil || pathOf(best) == api.PathRelayed {
@@ -194,10 +193,5 @@ func (m *Mesh) retire(p peer.ID) {
 }
 
 func idle(c network.Conn) bool {
-	for _, s := range c.GetStreams() {
-		if !strings.HasPrefix(string(s.Protocol()), "/meshsub/") {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(c.GetStreams(), func(s network.Stream) bool { return !upkeep(s) })
 }

@@ -1,10 +1,14 @@
 package p2p
 
 import (
+	"bytes"
 	"context"
+	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
 	"github.com/multiformats/go-multiaddr"
@@ -51,9 +55,10 @@ func (l *lan) run(ctx context.Context) {
 	defer stop()
 	for {
 		addrs, _ := l.m.host.Network().InterfaceListenAddresses()
+		addrs = worthAnnouncing(addrs, l.m.cfg.Exclude)
 		if service == nil || !slices.EqualFunc(addrs, announced, multiaddr.Multiaddr.Equal) {
 			stop()
-			service, announced = l.announce(), addrs
+			service, announced = l.announce(addrs), addrs
 		}
 		if !l.listen(ctx, tick.C, tried) {
 			return
@@ -75,8 +80,39 @@ func (l *lan) listen(ctx context.Context, check <-chan time.Time, tried map[peer
 	}
 }
 
-func (l *lan) announce() mdns.Service {
-	s := mdns.NewMdnsService(l.m.host, lanTagPrefix+l.m.cfg.Cluster+lanTagSuffix, l)
+// worthAnnouncing are the addresses that neighbours can use, in an order that
+// stays: libp2p has one that changes, and whoever announces anew asks everybody
+// anew, too. Every device of the LAN answers every question of every other one
+// with all of its addresses.
+func worthAnnouncing(addrs []multiaddr.Multiaddr, exclude []netip.Prefix) []multiaddr.Multiaddr {
+	out := slices.DeleteFunc(slices.Clone(addrs), func(a multiaddr.Multiaddr) bool {
+		ip, ok := firstIP(a)
+		return ok && (ip.IsLoopback() || ip.IsLinkLocalUnicast()) || excluded(a, exclude)
+	})
+	if len(out) == 0 {
+		out = slices.Clone(addrs) // a mesh within one machine
+	}
+	slices.SortFunc(out, func(a, b multiaddr.Multiaddr) int { return bytes.Compare(a.Bytes(), b.Bytes()) })
+	return out
+}
+
+// lanHost is the host as mDNS is to announce it.
+type lanHost struct {
+	host.Host
+	addrs []multiaddr.Multiaddr
+}
+
+func (h lanHost) Network() network.Network { return lanNetwork{h.Host.Network(), h.addrs} }
+
+type lanNetwork struct {
+	network.Network
+	addrs []multiaddr.Multiaddr
+}
+
+func (n lanNetwork) InterfaceListenAddresses() ([]multiaddr.Multiaddr, error) { return n.addrs, nil }
+
+func (l *lan) announce(addrs []multiaddr.Multiaddr) mdns.Service {
+	s := mdns.NewMdnsService(lanHost{l.m.host, addrs}, lanTagPrefix+l.m.cfg.Cluster+lanTagSuffix, l)
 	if err := s.Start(); err != nil {
 		l.m.log.Debug("no discovery on the local network", zap.Error(err))
 		return nil

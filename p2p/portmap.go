@@ -22,6 +22,7 @@ import (
 const (
 	mapLifetime = 2 * time.Minute // of a mapping, so that it does not outlive a dead node for long
 	mapRenew    = 30 * time.Second
+	mapSearch   = 10 * time.Minute // at most, between two searches for a router that has never mapped anything
 	mapTimeout  = 2 * time.Second
 	mapPoll     = 100 * time.Millisecond // until the host listens
 )
@@ -61,8 +62,11 @@ type portMapper struct {
 	started atomic.Bool // the fields above are set
 
 	at     route
-	using  mapper   // nil until one has mapped something; run's own, others read it under mu
-	others []mapper // that are tried until then
+	using  mapper    // nil until one has mapped something; run's own, others read it under mu
+	others []mapper  // that are tried until then
+	maps   bool      // this router has mapped something once
+	failed int       // searches in a row
+	search time.Time // not before
 
 	mu    sync.Mutex
 	ports mappings
@@ -119,6 +123,7 @@ func (p *portMapper) run(ctx context.Context) {
 		select {
 		case <-pause.C:
 		case <-p.kick:
+			p.failed, p.search = 0, time.Time{}
 		case <-ctx.Done():
 			return
 		}
@@ -141,6 +146,7 @@ func (p *portMapper) round(ctx context.Context, sockets []socket) {
 	}
 	if at != p.at {
 		p.at, p.others = at, []mapper{&natPMP{at.gateway}, newUPnP(at)}
+		p.maps, p.failed, p.search = false, 0, time.Time{}
 		p.set(nil, nil) // the mappings of another router
 	}
 	if p.using != nil {
@@ -150,7 +156,22 @@ func (p *portMapper) round(ctx context.Context, sockets []socket) {
 			return
 		}
 	}
-	p.set(p.race(ctx, sockets))
+	if now := time.Now(); !now.Before(p.search) {
+		p.set(p.race(ctx, sockets))
+		p.searched(now)
+	}
+}
+
+// searched says when to search again. Most routers map nothing, and searching
+// them calls the whole LAN; one that does may be starting anew.
+func (p *portMapper) searched(now time.Time) {
+	if p.using != nil {
+		p.maps, p.failed = true, 0
+	}
+	if !p.maps {
+		p.search = now.Add(min(mapRenew<<p.failed, mapSearch) - mapRenew/2)
+		p.failed = min(p.failed+1, 10)
+	}
 }
 
 // race asks in all protocols at once. The first that maps something is used.

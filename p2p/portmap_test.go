@@ -3,6 +3,7 @@ package p2p
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/multiformats/go-multiaddr"
 )
@@ -35,5 +36,32 @@ func TestPortMapperTranslates(t *testing.T) {
 	}
 	if got := p.GetMapping(multiaddr.StringCast("/ip4/0.0.0.0/tcp/1")); got != nil {
 		t.Errorf("a port that is not mapped is mapped to %s", got)
+	}
+}
+
+// TestSearchesForARouterRest: where nothing maps ports the LAN is not called
+// twice a minute for good, and a router that did once is looked for until it is
+// back.
+func TestSearchesForARouterRest(t *testing.T) {
+	searches := func(p *portMapper) (n int) {
+		begun := time.Now()
+		for at := begun; at.Before(begun.Add(time.Hour)); at = at.Add(mapRenew) {
+			if !at.Before(p.search) {
+				n++
+				p.searched(at)
+			}
+		}
+		return n
+	}
+	if n := searches(&portMapper{}); n < 6 || n > 12 {
+		t.Errorf("%d searches in an hour for a router that never answers", n)
+	}
+	if n := searches(&portMapper{maps: true}); n != int(time.Hour/mapRenew) {
+		t.Errorf("%d searches in an hour for one that has mapped ports", n)
+	}
+	p := &portMapper{failed: 5, using: &natPMP{}}
+	p.searched(time.Now())
+	if !p.maps || p.failed != 0 {
+		t.Error("a router that maps is not remembered")
 	}
 }

@@ -112,8 +112,15 @@ func (m *Mesh) probeAll(ctx context.Context) {
 		}
 		m.counter.TrimIdle(time.Now().Add(-time.Hour))
 		each(m.members(nil), probeParallel, func(s snapshot) {
+			if c := m.best(s.id); c != nil {
+				if rtt, fresh := m.pulses.sample(c, m.cfg.ProbeEvery); fresh {
+					m.observeRTT(s.member.ID, rtt) // for nothing
+					return
+				}
+			}
 			if _, err := m.Probe(ctx, s.member.ID); err != nil && ctx.Err() == nil {
 				m.log.Debug("probe failed", zap.Stringer("peer", s.id), zap.Error(err))
+				m.pulses.use(s.id) // the path may be dead
 			}
 		})
 	}

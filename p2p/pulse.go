@@ -3,6 +3,7 @@ package p2p
 import (
 	"context"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multiaddr"
+	"github.com/quic-go/quic-go"
 	"go.uber.org/zap"
 
 	"github.com/cloudless-project/cloudless/api"
@@ -20,7 +22,8 @@ import (
 
 const (
 	pulseEvery   = time.Second
-	pulseIdle    = 5                       // only every so many, where streams are open and hardly used
+	pulseIdle    = 6 * time.Second         // where streams are open and hardly used; a leader speaks every 5 s
+	pulseLate    = pulseEvery / 2          // by which a look, or the answer to it, may come late
 	pulseBusy    = 4096                    // bytes per second that make a use
 	pulseTimeout = 1200 * time.Millisecond // without an answer a connection is silent
 	pulseAgain   = 800 * time.Millisecond  // for the last chance of one that is about to be closed
@@ -37,23 +40,64 @@ const (
 
 // pulses finds direct connections that have died without a word: libp2p takes
 // 30 seconds and more to see it. Those that carry traffic, or were chosen for
-// a stream lately, are probed every second; those that are only held open, as
-// that to the leading anchor always is, every few seconds: a probe each second
-// and way would be most of what an idle node sends. One that does not answer is passed over
+// a stream lately, must show each second that they live; those that are only
+// held open, as that to the leading anchor always is, every few seconds. What
+// the peer acknowledges over QUIC, heartbeats for example, shows it for
+// nothing; otherwise a probe does. One that does not answer is passed over
 // for a relayed one until it answers again; without a relayed one the peer is
 // asked by a relay and over the other transport, and when it answers there, the
 // dead connection is closed.
 type pulses struct {
 	mu      sync.RWMutex
 	used    map[peer.ID]time.Time
+	lived   map[network.Conn]life
 	silent  map[network.Conn]time.Time // since when
 	running map[peer.ID]bool
 }
 
+// life is the last sign of it on a connection: an answer, or an acknowledgement.
+type life struct {
+	at  time.Time
+	rtt time.Duration // of the last acknowledgement; another one hardly ever takes as long to the nanosecond
+}
+
 func newPulses() *pulses {
 	return &pulses{
-		used: make(map[peer.ID]time.Time), silent: make(map[network.Conn]time.Time), running: make(map[peer.ID]bool),
+		used: make(map[peer.ID]time.Time), lived: make(map[network.Conn]life),
+		silent: make(map[network.Conn]time.Time), running: make(map[peer.ID]bool),
 	}
+}
+
+// look notes whether anything was acknowledged on c since the last look. Of TCP
+// connections it does not know.
+func (u *pulses) look(c network.Conn) {
+	var qc *quic.Conn
+	if !c.As(&qc) || qc == nil {
+		return
+	}
+	rtt := qc.ConnectionStats().LatestRTT
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if rtt != u.lived[c].rtt {
+		u.lived[c] = life{time.Now(), rtt}
+		delete(u.silent, c)
+	}
+}
+
+// sample returns the round trip of the last acknowledgement on c, if that is
+// not older than it may be.
+func (u *pulses) sample(c network.Conn, within time.Duration) (time.Duration, bool) {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	l := u.lived[c]
+	return l.rtt, l.rtt > 0 && time.Since(l.at) < within
+}
+
+// lives reports whether c gave a sign of life that recently.
+func (u *pulses) lives(c network.Conn, within time.Duration) bool {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	return time.Since(u.lived[c].at) < within
 }
 
 // isSilent reports whether c did not answer when it was asked last.
@@ -83,8 +127,13 @@ func (u *pulses) wasUsed(p peer.ID) bool {
 func (u *pulses) note(c network.Conn, answered bool) time.Duration {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if answered || c.IsClosed() {
+	if c.IsClosed() {
 		delete(u.silent, c)
+		return 0
+	}
+	if answered {
+		delete(u.silent, c)
+		u.lived[c] = life{time.Now(), u.lived[c].rtt}
 		return 0
 	}
 	if _, ok := u.silent[c]; !ok {
@@ -113,11 +162,8 @@ func (u *pulses) giveUp(moved func(peer.ID) bool) {
 func (u *pulses) prune() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for c := range u.silent {
-		if c.IsClosed() {
-			delete(u.silent, c)
-		}
-	}
+	maps.DeleteFunc(u.silent, func(c network.Conn, _ time.Time) bool { return c.IsClosed() })
+	maps.DeleteFunc(u.lived, func(c network.Conn, _ life) bool { return c.IsClosed() })
 	for p, at := range u.used {
 		if time.Since(at) >= pulseFor {
 			delete(u.used, p)
@@ -146,7 +192,7 @@ func (u *pulses) release(p peer.ID) {
 func (m *Mesh) watchPaths(ctx context.Context) {
 	tick := time.NewTicker(pulseEvery)
 	defer tick.Stop()
-	for n := 0; ; n++ {
+	for {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -154,7 +200,13 @@ func (m *Mesh) watchPaths(ctx context.Context) {
 		}
 		m.pulses.prune()
 		for _, s := range m.members(nil) {
-			if (m.pulses.wasUsed(s.id) || m.busy(s.id, n%pulseIdle == 0)) && m.pulses.claim(s.id) {
+			conns := m.direct(s.id)
+			for _, c := range conns {
+				m.pulses.look(c)
+			}
+			within := m.patience(s.id, conns)
+			dead := func(c network.Conn) bool { return !m.pulses.lives(c, within) }
+			if within > 0 && slices.ContainsFunc(conns, dead) && m.pulses.claim(s.id) {
 				m.spawn(func() {
 					defer m.pulses.release(s.id)
 					m.feelPulse(ctx, s.id)
@@ -164,26 +216,41 @@ func (m *Mesh) watchPaths(ctx context.Context) {
 	}
 }
 
-// busy reports whether p has streams on a direct connection, gossip aside, and
-// traffic; idle means that the streams are enough.
-func (m *Mesh) busy(p peer.ID, idle bool) bool {
-	if traffic := m.counter.GetBandwidthForPeer(p); !idle && traffic.RateIn+traffic.RateOut < pulseBusy {
-		return false
-	}
-	for _, c := range m.host.Network().ConnsToPeer(p) {
-		if pathOf(c) == api.PathRelayed {
-			continue
-		}
-		for _, s := range c.GetStreams() {
-			if id := string(s.Protocol()); id != "" && id != api.ProtoProbe && !strings.HasPrefix(id, "/meshsub/") {
-				return true
-			}
-		}
-	}
-	return false
+// direct returns the connections to p that no relay carries.
+func (m *Mesh) direct(p peer.ID) []network.Conn {
+	return slices.DeleteFunc(m.host.Network().ConnsToPeer(p), func(c network.Conn) bool { return pathOf(c) == api.PathRelayed })
 }
 
-// feelPulse probes the direct connections to p, and acts when none answers.
+// patience says how old the last sign of life may be on the direct connections
+// to p: little where there is traffic, or a stream was wanted lately, and more
+// where streams are only held open. 0: nobody cares.
+func (m *Mesh) patience(p peer.ID, direct []network.Conn) time.Duration {
+	if m.pulses.wasUsed(p) {
+		return pulseEvery - pulseLate
+	}
+	if !slices.ContainsFunc(direct, func(c network.Conn) bool { return slices.ContainsFunc(c.GetStreams(), held) }) {
+		return 0
+	}
+	if traffic := m.counter.GetBandwidthForPeer(p); traffic.RateIn+traffic.RateOut >= pulseBusy {
+		return pulseEvery - pulseLate
+	}
+	return pulseIdle - pulseLate
+}
+
+// held reports whether somebody would miss a stream.
+func held(s network.Stream) bool {
+	return s.Protocol() != "" && s.Protocol() != api.ProtoProbe && !upkeep(s)
+}
+
+// upkeep reports whether a stream belongs to gossip, or to the search among the
+// members, which open another one by themselves.
+func upkeep(s network.Stream) bool {
+	id := string(s.Protocol())
+	return strings.HasPrefix(id, "/meshsub/") || strings.HasPrefix(id, "/cloudless/") && strings.HasSuffix(id, "/kad/1.0.0")
+}
+
+// feelPulse probes the direct connections to p that gave no sign of life just
+// now, and acts when none does.
 func (m *Mesh) feelPulse(ctx context.Context, p peer.ID) {
 	alive := false
 	var longest time.Duration
@@ -191,6 +258,10 @@ func (m *Mesh) feelPulse(ctx context.Context, p peer.ID) {
 	for _, c := range m.host.Network().ConnsToPeer(p) {
 		if pathOf(c) == api.PathRelayed {
 			relayed = append(relayed, c)
+			continue
+		}
+		if m.pulses.lives(c, pulseEvery-pulseLate) {
+			alive = true
 			continue
 		}
 		answered := m.answers(ctx, c, pulseTimeout)
