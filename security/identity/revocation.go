@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/x509"
 	"fmt"
+	"time"
 
 	"github.com/cloudless-project/cloudless/api"
 )
@@ -39,6 +40,9 @@ func VerifyRevocation(r api.Revocation, founding *x509.Certificate) error {
 
 func verifyRevocation(r api.Revocation, ca *x509.Certificate, cluster string) error {
 	pub, ok := ca.PublicKey.(ed25519.PublicKey)
+	// What is signed counts nanoseconds in 64 bits, and a time 584 years away has
+	// the same.
+	ok = ok && time.Unix(0, r.At.UnixNano()).Equal(r.At)
 	if !ok || len(r.Reason) > MaxRevocationReason || !ed25519.Verify(pub, revocationText(cluster, r), r.Signature) {
 		return api.Errorf(api.KindDenied, "the revocation of %s is not signed by the authority of cluster %s", clip(r.ID, maxSubjectName), cluster)
 	}
