@@ -49,31 +49,35 @@ type clusterAccess struct {
 	Key         string     `yaml:"key"`
 }
 
-// configDir returns the directory of the file, with mode 0700.
-func configDir() (*os.Root, error) {
+// configDir returns where the directory of the file is, or would be.
+func configDir() (string, error) {
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return nil, fmt.Errorf("find the home directory: %w", err)
+		return "", fmt.Errorf("find the home directory: %w", err)
 	}
-	dir := filepath.Join(home, ".config", "cloudless")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the directory of contexts: %w", err)
-	}
-	return os.OpenRoot(dir)
+	return filepath.Join(home, ".config", "cloudless"), nil
 }
 
-// loadContexts returns the contexts of this person, none when there are none.
+// loadContexts returns the contexts of this person, none when there are none,
+// and makes nothing: most commands that look for them are of machines without.
 func loadContexts() (*contexts, error) {
-	dir, err := configDir()
+	where, err := configDir()
 	if err != nil {
-		return nil, err
+		return &contexts{}, nil // who has no home has no contexts
+	}
+	dir, err := os.OpenRoot(where)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &contexts{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read contexts: %w", err)
 	}
 	defer dir.Close()
 	info, err := dir.Stat(configFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &contexts{}, nil
 	}
-	path := filepath.Join(dir.Name(), configFile)
+	path := filepath.Join(where, configFile)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("read contexts: %w", err)
@@ -93,15 +97,22 @@ func loadContexts() (*contexts, error) {
 	return &c, nil
 }
 
-// save replaces the file.
+// save replaces the file, and makes its directory when there is none yet.
 func (c *contexts) save() error {
 	text, err := yaml.MarshalWithOptions(c, yaml.UseLiteralStyleIfMultiline(true))
 	if err != nil {
 		return fmt.Errorf("write contexts: %w", err)
 	}
-	dir, err := configDir()
+	where, err := configDir()
 	if err != nil {
 		return err
+	}
+	if err := os.MkdirAll(where, 0o700); err != nil {
+		return fmt.Errorf("make the directory of contexts: %w", err)
+	}
+	dir, err := os.OpenRoot(where)
+	if err != nil {
+		return fmt.Errorf("write contexts: %w", err)
 	}
 	defer dir.Close()
 	return atomicfile.Write(dir, configFile, text, 0o600)

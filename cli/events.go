@@ -75,10 +75,17 @@ func (o *eventsOptions) filter(now time.Time) (api.EventFilter, error) {
 				WithHint("choose one of %s", strings.Join(objectKinds, ", "))
 		}
 	}
-	if o.since > 0 {
+	switch {
+	case o.since < 0:
+		return f, errNegativeSince(o.since)
+	case o.since > 0:
 		f.Since = now.Add(-o.since)
 	}
 	return f, nil
+}
+
+func errNegativeSince(d time.Duration) error {
+	return api.Invalid("--since", "%s is negative", d).WithHint("write it like 10m, for the last ten minutes")
 }
 
 func runEvents(ctx context.Context, opts eventsOptions, c *client.Client, p *printer, notes io.Writer) error {

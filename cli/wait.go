@@ -33,8 +33,9 @@ type waiter struct {
 func (a *app) waiter() *waiter { return &waiter{progress: a.stderr, every: a.poll} }
 
 // healthy waits until a workload is healthy at a revision, or later, or has come
-// to the end that its restart policy lets it come to. It fails at once when the workload has failed; when the time is over, the error tells
-// replicas that found no node, or are not well, from replicas that need longer.
+// to the end that its restart policy lets it come to. It fails at once when the
+// workload has failed; when the time is over, the error tells replicas that found
+// no node, or are not well, from replicas that need longer.
 func (w *waiter) healthy(ctx context.Context, c *client.Client, name string, revision int) (api.WorkloadStatus, error) {
 	var status api.WorkloadStatus
 	said := ""

@@ -30,8 +30,11 @@ func (a *app) workloadLogsCommand() *cobra.Command {
 		Args:  exactly("W|REPLICA"), ValidArgsFunction: a.completeWorkloads,
 	}
 	cmd.RunE = a.stream(func(ctx context.Context, c *client.Client, p *printer, args []string) error {
-		if cmd.Flags().Changed("tail") && opts.tail < 0 {
+		switch {
+		case cmd.Flags().Changed("tail") && opts.tail < 0:
 			return api.Invalid("--tail", "%d is negative", opts.tail)
+		case opts.since < 0:
+			return errNegativeSince(opts.since)
 		}
 		opts.target = args[0]
 		return runWorkloadLogs(ctx, opts, c, p)
