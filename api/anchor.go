@@ -62,6 +62,9 @@ type AnchorStatus struct {
 	Behind    uint64         `json:"behind"` // entries
 	Epoch     uint64         `json:"epoch"`
 	Problem   string         `json:"problem,omitempty"` // of one that is halted
+
+	Authority        AuthorityUse `json:"authority"`         // as it reported
+	ClusterAuthority int          `json:"cluster_authority"` // the generation that issues certificates now
 }
 
 // AnchorPolicyInForce returns the policy that counts for a node.

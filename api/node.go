@@ -181,4 +181,7 @@ type NodeStatus struct {
 	Allocated Resources `json:"allocated"`
 	LastSeen  time.Time `json:"last_seen"`
 	Replicas  int       `json:"replicas"` // that are on it and have not ended
+
+	AnchorProblem string    `json:"anchor_problem,omitempty"` // why its part among the anchors has halted
+	StaleSince    time.Time `json:"stale_since,omitzero"`     // no anchor answered: as of then; else zero
 }

@@ -1,5 +1,7 @@
 package api
 
+import "time"
+
 // DomainSuffix ends the DNS name of every service.
 const DomainSuffix = "cloudless.internal"
 
@@ -29,4 +31,6 @@ type Endpoint struct {
 type ServiceStatus struct {
 	Service
 	Endpoints []Endpoint `json:"endpoints"`
+
+	StaleSince time.Time `json:"stale_since,omitzero"` // no anchor has been heard since; zero while one is
 }

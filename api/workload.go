@@ -208,6 +208,8 @@ type WorkloadStatus struct {
 	Message  string
 	Replicas []Replica
 	Rollout  *Rollout // nil when every replica is of the current revision
+
+	StaleSince time.Time // no anchor answered: as of then; else zero
 }
 
 // RolloutState is how far a rollout has come.

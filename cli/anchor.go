@@ -180,6 +180,9 @@ type anchorJSON struct {
 	Behind    uint64             `json:"behind"`
 	Epoch     uint64             `json:"epoch"`
 	Problem   string             `json:"problem,omitempty"` // of one that is halted
+
+	Authority        api.AuthorityUse `json:"authority"`         // generations: of its certificate, known, held
+	ClusterAuthority int              `json:"cluster_authority"` // the generation that issues now
 }
 
 func newAnchorJSON(a api.AnchorStatus) anchorJSON { return anchorJSON(a) }

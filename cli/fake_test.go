@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/cloudless-project/cloudless/api"
 	pb "github.com/cloudless-project/cloudless/api/pb/cloudless/v1"
@@ -45,6 +46,19 @@ type fakeNode struct {
 	// polled counts the looks at each workload: with each one it comes further.
 	polled map[string]int
 	renew  func(csr []byte) ([]byte, error)
+	// stale is since when there is no anchor; zero: there is one.
+	stale time.Time
+}
+
+// remember answers a read from memory, if the caller allows that.
+func (f *fakeNode) remember(ctx context.Context) error {
+	if f.stale.IsZero() {
+		return nil
+	}
+	if md, _ := metadata.FromIncomingContext(ctx); !slices.Equal(md.Get(api.AllowStale), []string{"1"}) {
+		return wire.ErrorToStatus(api.Errorf(api.KindUnavailable, "node vps cannot be reached"))
+	}
+	return grpc.SetHeader(ctx, metadata.Pairs(api.StaleSince, f.stale.Format(time.RFC3339Nano)))
 }
 
 func (f *fakeNode) RenewCertificate(_ context.Context, r *pb.RenewCertificateRequest) (*pb.RenewCertificateResponse, error) {
@@ -114,14 +128,15 @@ func (f *fakeNode) node(name string) (*api.NodeStatus, error) {
 	return nil, notFound("node", name)
 }
 
-func (f *fakeNode) ListNodes(context.Context, *pb.ListNodesRequest) (*pb.ListNodesResponse, error) {
+func (f *fakeNode) ListNodes(ctx context.Context, _ *pb.ListNodesRequest) (*pb.ListNodesResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r := &pb.ListNodesResponse{}
 	for _, n := range f.nodes {
+		n.StaleSince = f.stale
 		r.Nodes = append(r.Nodes, wire.NodeStatusToPB(n))
 	}
-	return r, nil
+	return r, f.remember(ctx)
 }
 
 func (f *fakeNode) GetNode(ctx context.Context, r *pb.GetNodeRequest) (*pb.GetNodeResponse, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,7 +18,7 @@ func (a *app) networkCommand() *cobra.Command {
 		&cobra.Command{
 			Use: "services", Short: "List the services and their endpoints",
 			Args: exactly(),
-			RunE: a.ask(func(ctx context.Context, c *client.Client, p *printer, _ []string) error {
+			RunE: a.look(func(ctx context.Context, c *client.Client, p *printer, _ []string) error {
 				return runNetworkServices(ctx, c, p)
 			}),
 		},
@@ -68,10 +69,12 @@ type serviceJSON struct {
 	DNS       string         `json:"dns"`
 	Ports     []api.Port     `json:"ports"`
 	Endpoints []api.Endpoint `json:"endpoints"`
+
+	StaleSince time.Time `json:"stale_since,omitzero"` // no anchor has been heard since
 }
 
 func newServiceJSON(s api.ServiceStatus) serviceJSON {
-	return serviceJSON{s.Name, s.VIP, s.DNS(), append([]api.Port{}, s.Ports...), append([]api.Endpoint{}, s.Endpoints...)}
+	return serviceJSON{s.Name, s.VIP, s.DNS(), append([]api.Port{}, s.Ports...), append([]api.Endpoint{}, s.Endpoints...), s.StaleSince}
 }
 
 type peerJSON struct {

@@ -19,14 +19,14 @@ func (a *app) nodeCommand() *cobra.Command {
 		&cobra.Command{
 			Use: "list", Aliases: []string{"ls"}, Short: "List the nodes of the cluster",
 			Args: exactly(),
-			RunE: a.ask(func(ctx context.Context, c *client.Client, p *printer, _ []string) error {
+			RunE: a.look(func(ctx context.Context, c *client.Client, p *printer, _ []string) error {
 				return runNodeList(ctx, c, p)
 			}),
 		},
 		&cobra.Command{
 			Use: "show NODE", Short: "Show everything about a node",
 			Args: exactly("NODE"), ValidArgsFunction: a.completeNodes,
-			RunE: a.ask(func(ctx context.Context, c *client.Client, p *printer, args []string) error {
+			RunE: a.look(func(ctx context.Context, c *client.Client, p *printer, args []string) error {
 				return runNodeShow(ctx, args[0], c, p)
 			}),
 		},
@@ -210,6 +210,7 @@ func nodeFields(p *printer, n api.NodeStatus) []field {
 		{"Reason", n.StateReason},
 		{"Problem", n.Problem},
 		{"Roles", strings.Join(n.Roles, ", ")},
+		{"Halted", n.AnchorProblem},
 		{"Region", i.Region},
 		{"Zone", i.Zone},
 		{"Labels", pairsOf(nodeLabels(n))},

@@ -1,16 +1,22 @@
 package cli
 
 import (
+	"time"
+
 	"github.com/cloudless-project/cloudless/api"
 )
 
 // nodeJSON is a node as scripts see it.
 type nodeJSON struct {
-	ID        api.NodeID        `json:"id"`
-	Name      string            `json:"name"`
-	State     string            `json:"state"`
-	Reason    string            `json:"reason"`
-	Problem   string            `json:"problem,omitempty"`
+	ID      api.NodeID `json:"id"`
+	Name    string     `json:"name"`
+	State   string     `json:"state"`
+	Reason  string     `json:"reason"`
+	Problem string     `json:"problem,omitempty"`
+
+	AnchorProblem string    `json:"anchor_problem,omitempty"` // why its part among the anchors has halted
+	StaleSince    time.Time `json:"stale_since,omitzero"`     // no anchor answered: as of then
+
 	Region    string            `json:"region"`
 	Zone      string            `json:"zone"`
 	Labels    map[string]string `json:"labels"`
@@ -43,11 +49,15 @@ type nodeJSON struct {
 func newNodeJSON(n api.NodeStatus) nodeJSON {
 	i := n.Inventory
 	return nodeJSON{
-		ID:        n.ID,
-		Name:      i.Name,
-		State:     nodeState(n),
-		Reason:    n.StateReason,
-		Problem:   n.Problem,
+		ID:      n.ID,
+		Name:    i.Name,
+		State:   nodeState(n),
+		Reason:  n.StateReason,
+		Problem: n.Problem,
+
+		AnchorProblem: n.AnchorProblem,
+		StaleSince:    n.StaleSince,
+
 		Region:    i.Region,
 		Zone:      i.Zone,
 		Labels:    nodeLabels(n),

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -168,6 +169,24 @@ type action func(ctx context.Context, c *client.Client, p *printer, args []strin
 // ask returns a command's body that asks a node, within the usual timeout.
 func (a *app) ask(do action) func(*cobra.Command, []string) error {
 	return a.within(func() time.Duration { return defaultTimeout }, do)
+}
+
+// look returns a command's body that shows a person what there is: while no
+// anchor can be reached, what the node knew last, and since when that is old.
+func (a *app) look(do action) func(*cobra.Command, []string) error {
+	return a.ask(func(ctx context.Context, c *client.Client, p *printer, args []string) error {
+		var once sync.Once
+		ctx = client.AllowStale(ctx, func(since time.Time) { once.Do(func() { a.warnStale(since) }) })
+		return do(ctx, c, p, args)
+	})
+}
+
+func (a *app) warnStale(since time.Time) {
+	when := "the start: this node has not heard from one yet"
+	if !since.IsZero() {
+		when = since.UTC().Format(time.RFC3339)
+	}
+	fmt.Fprintf(a.stderr, "stale since %s: no anchor can be reached, this is what the node knew last\n", when)
 }
 
 // stream returns a command's body that asks a node and takes the time it takes,

@@ -42,7 +42,8 @@ func sampleNodes() []api.NodeStatus {
 
 func sampleAnchors() []api.AnchorStatus {
 	return []api.AnchorStatus{
-		{ID: "12D3KooWPIbbbbbbbbbbb", Name: "pi", Standing: api.AnchorStandby, State: api.NodeSuspect, Policy: api.AnchorAlways, Applied: 40},
+		{ID: "12D3KooWPIbbbbbbbbbbb", Name: "pi", Standing: api.AnchorStandby, State: api.NodeSuspect, Policy: api.AnchorAlways, Applied: 40,
+			Authority: api.AuthorityUse{Certified: 1, Knows: 2, Holds: 2}, ClusterAuthority: 2},
 		{ID: "12D3KooWVPSaaaaaaaaaa", Name: "vps", Standing: api.AnchorLeader, State: api.NodeReady, Policy: api.AnchorAuto, Reachable: true, Applied: 42},
 	}
 }

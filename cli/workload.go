@@ -20,14 +20,14 @@ func (a *app) workloadCommand() *cobra.Command {
 		&cobra.Command{
 			Use: "list", Aliases: []string{"ls"}, Short: "List the workloads",
 			Args: exactly(),
-			RunE: a.ask(func(ctx context.Context, c *client.Client, p *printer, _ []string) error {
+			RunE: a.look(func(ctx context.Context, c *client.Client, p *printer, _ []string) error {
 				return runWorkloadList(ctx, c, p)
 			}),
 		},
 		&cobra.Command{
 			Use: "show W", Short: "Show everything about a workload",
 			Args: exactly("W"), ValidArgsFunction: a.completeWorkloads,
-			RunE: a.ask(func(ctx context.Context, c *client.Client, p *printer, args []string) error {
+			RunE: a.look(func(ctx context.Context, c *client.Client, p *printer, args []string) error {
 				return runWorkloadShow(ctx, args[0], c, p)
 			}),
 		},

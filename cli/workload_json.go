@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"time"
+
 	"github.com/cloudless-project/cloudless/api"
 )
 
@@ -16,6 +18,8 @@ type workloadJSON struct {
 	Message   string            `json:"message"`
 	CreatedAt moment            `json:"created_at"`
 	UpdatedAt moment            `json:"updated_at"`
+
+	StaleSince time.Time `json:"stale_since,omitzero"` // no anchor answered: as of then
 }
 
 type replicasJSON struct {
@@ -36,6 +40,8 @@ func newWorkloadJSON(w api.WorkloadStatus) workloadJSON {
 		Message:   w.Message,
 		CreatedAt: moment(w.CreatedAt),
 		UpdatedAt: moment(w.UpdatedAt),
+
+		StaleSince: w.StaleSince,
 	}
 }
 

@@ -213,12 +213,16 @@ func (a *anchor) statuses(v state.View) []api.AnchorStatus {
 		servers = nil
 	}
 	var out []api.AnchorStatus
+	cluster, _ := v.Cluster()
 	for _, n := range v.Nodes() {
 		i := slices.IndexFunc(servers, isServer(n.ID))
 		if i < 0 && !n.HoldsState() {
 			continue
 		}
-		st := api.AnchorStatus{ID: n.ID, Name: n.Inventory.Name, State: n.State, Policy: n.AnchorPolicyInForce()}
+		st := api.AnchorStatus{
+			ID: n.ID, Name: n.Inventory.Name, State: n.State, Policy: n.AnchorPolicyInForce(),
+			Authority: n.Authority, ClusterAuthority: cluster.IssuingAuthority(),
+		}
 		p, ok := a.roster.get(n.ID)
 		if n.ID == a.daemon.self {
 			p, ok = reported{AnchorProgress: api.AnchorProgress{Running: true, Epoch: a.epoch, Applied: a.raft.Applied()}, at: time.Now()}, true

@@ -130,6 +130,15 @@ func TestAuthorityChangesWhileEverythingRuns(t *testing.T) {
 		if now.Certified != 3 || now.Holders != 2 || old.Certified != 1 || old.RetireAt.Before(time.Now().Add(identity.OfflineGrace)) || !old.RetiredAt.IsZero() {
 			t.Errorf("after the change: %+v, %+v", old, now)
 		}
+		anchors := anchorsOfCluster(t, first)
+		for _, a := range anchors {
+			if a.Authority != (api.AuthorityUse{Certified: 2, Knows: 2, Holds: 2}) || a.ClusterAuthority != 2 {
+				t.Errorf("anchor %+v", a)
+			}
+		}
+		if len(anchors) != 2 {
+			t.Errorf("anchors %+v", anchors)
+		}
 		if id := clusterOf(t, first); id != cluster {
 			t.Errorf("the cluster is %s now, it was %s", id, cluster)
 		}
@@ -173,6 +182,17 @@ func TestAuthorityChangesWhileEverythingRuns(t *testing.T) {
 		node.start(nil)
 		restored(t, first)
 	})
+}
+
+func anchorsOfCluster(t *testing.T, h *device) []api.AnchorStatus {
+	t.Helper()
+	c := h.client()
+	defer c.Close()
+	list, err := c.Anchors(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
 }
 
 func clusterOf(t *testing.T, h *device) string {

@@ -34,7 +34,6 @@ type herald struct {
 	mu      sync.Mutex
 	epoch   uint64
 	leader  api.NodeID
-	word    time.Time     // of a leader, last
 	changed chan struct{} // closed when it is another one
 }
 
@@ -48,20 +47,13 @@ func (h *herald) heard(leader api.NodeID, epoch uint64) {
 	if leader == "" || epoch < h.epoch {
 		return
 	}
-	h.epoch, h.word = epoch, time.Now()
+	h.epoch = epoch
 	if leader == h.leader {
 		return
 	}
 	h.leader = leader
 	close(h.changed)
 	h.changed = make(chan struct{})
-}
-
-// lastWord returns when a leader was heard last: its announcement, or a view.
-func (h *herald) lastWord() time.Time {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.word
 }
 
 func (h *herald) watch() (api.NodeID, <-chan struct{}) {

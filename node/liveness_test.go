@@ -36,20 +36,3 @@ func TestReportAfterASilence(t *testing.T) {
 		})
 	}
 }
-
-func TestHeraldRemembersTheLastWord(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHerald()
-		if !h.lastWord().IsZero() {
-			t.Error("a word before the first")
-		}
-		h.heard("a", 7)
-		at := time.Now()
-		time.Sleep(time.Minute)
-		h.heard("b", 6) // of the past
-		h.heard("", 7)
-		if !h.lastWord().Equal(at) {
-			t.Errorf("the last word was at %v, want %v", h.lastWord(), at)
-		}
-	})
-}

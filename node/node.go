@@ -72,6 +72,7 @@ type daemon struct {
 	worker    *worker         // nil without workloads
 	office    *office
 	herald    *herald
+	lease     *lease
 	errands   errands
 	admitted  chan api.NodeID // nodes that were admitted just now
 
@@ -90,6 +91,7 @@ func build(ctx context.Context, cfg Config, dir *dataDir, key ed25519.PrivateKey
 		registry: newRegistry(),
 		member:   m,
 		herald:   newHerald(),
+		lease:    &lease{},
 		errands:  newErrands(),
 		admitted: make(chan api.NodeID, 256),
 	}
@@ -191,6 +193,7 @@ func (d *daemon) buildServer() error {
 		Duplicated: d.twins.duplicated,
 
 		View:     d.views.current,
+		InStep:   d.admission.lastAnchor,
 		Status:   d.status,
 		Diagnose: d.diagnose,
 		Log:      d.log.Named("api"),
@@ -274,6 +277,7 @@ func (d *daemon) buildLoops() error {
 	}
 	d.parts.loop("sync", s.run)
 	d.parts.loop("leader", d.hearLeaders)
+	d.parts.loop("lease", d.keepLease)
 	d.parts.loop("revocations", d.exchangeRevocations)
 	d.parts.loop("follow", d.follow)
 	d.parts.loop("certificate", d.renewCertificates)

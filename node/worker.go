@@ -93,13 +93,13 @@ func (d *daemon) buildWorker(ctx context.Context) error {
 		return err
 	}
 	w.agent = agent.New(agent.Config{
-		Node:    d.self,
-		Runtime: w.runtime,
-		Images:  w.images,
-		Network: attacher{d.network, d.subnet},
-		Heard:   d.herald.lastWord,
-		Log:     d.log.Named("agent"),
-		Metrics: d.registry,
+		Node:      d.self,
+		Runtime:   w.runtime,
+		Images:    w.images,
+		Network:   attacher{d.network, d.subnet},
+		Confirmed: d.lease.confirmed,
+		Log:       d.log.Named("agent"),
+		Metrics:   d.registry,
 	})
 	d.parts.loop("agent", w.run)
 	return nil

@@ -133,6 +133,8 @@ func (d *Device) Cloudless(ctx context.Context, args ...string) (string, error) 
 }
 
 // CloudlessJSON runs the command line with -o json and decodes what it printed.
+// What a node knew last, because no anchor answered, is an error here: tests
+// wait for what is.
 func (d *Device) CloudlessJSON(ctx context.Context, into any, args ...string) error {
 	out, err := d.Cloudless(ctx, append(slices.Clone(args), "-o", "json")...)
 	if err != nil {
@@ -140,6 +142,9 @@ func (d *Device) CloudlessJSON(ctx context.Context, into any, args ...string) er
 	}
 	if err := json.Unmarshal([]byte(out), into); err != nil {
 		return fmt.Errorf("%s: cloudless %s: read JSON: %w: %.200s", d.Name, strings.Join(args, " "), err, out)
+	}
+	if strings.Contains(out, `"stale_since"`) {
+		return fmt.Errorf("%s: cloudless %s: no anchor answered, it is what the node knew last", d.Name, strings.Join(args, " "))
 	}
 	return nil
 }

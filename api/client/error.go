@@ -70,7 +70,10 @@ func (c *Client) unreachable() error {
 }
 
 func (c *Client) interceptUnary(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	return c.failure(call(ctx, method, req, reply, conn, opts...))
+	opts, answered := noteStale(ctx, opts)
+	err := call(ctx, method, req, reply, conn, opts...)
+	answered()
+	return c.failure(err)
 }
 
 func (c *Client) interceptStream(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {

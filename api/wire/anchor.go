@@ -18,6 +18,9 @@ func AnchorToPB(a api.AnchorStatus) *pb.Anchor {
 		Behind:    a.Behind,
 		Epoch:     a.Epoch,
 		Problem:   a.Problem,
+
+		Authority:        authorityUseToPB(a.Authority),
+		ClusterAuthority: intToPB(a.ClusterAuthority),
 	}
 }
 
@@ -34,6 +37,9 @@ func AnchorFromPB(p *pb.Anchor) api.AnchorStatus {
 		Behind:    p.GetBehind(),
 		Epoch:     p.GetEpoch(),
 		Problem:   p.GetProblem(),
+
+		Authority:        authorityUseFromPB(p.GetAuthority()),
+		ClusterAuthority: intFromPB(p.GetClusterAuthority()),
 	}
 }
 

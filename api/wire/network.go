@@ -17,12 +17,16 @@ func ServiceFromPB(p *pb.Service) api.Service {
 
 // ServiceStatusToPB converts a service with its endpoints.
 func ServiceStatusToPB(s api.ServiceStatus) *pb.ServiceStatus {
-	return &pb.ServiceStatus{Service: ServiceToPB(s.Service), Endpoints: list(s.Endpoints, endpointToPB)}
+	return &pb.ServiceStatus{
+		Service: ServiceToPB(s.Service), Endpoints: list(s.Endpoints, endpointToPB), StaleSince: timeToPB(s.StaleSince),
+	}
 }
 
 // ServiceStatusFromPB converts a service with its endpoints.
 func ServiceStatusFromPB(p *pb.ServiceStatus) api.ServiceStatus {
-	return api.ServiceStatus{Service: ServiceFromPB(p.GetService()), Endpoints: list(p.GetEndpoints(), endpointFromPB)}
+	return api.ServiceStatus{
+		Service: ServiceFromPB(p.GetService()), Endpoints: list(p.GetEndpoints(), endpointFromPB), StaleSince: timeFromPB(p.GetStaleSince()),
+	}
 }
 
 func endpointToPB(e api.Endpoint) *pb.Endpoint {

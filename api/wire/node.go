@@ -151,6 +151,9 @@ func NodeStatusToPB(n api.NodeStatus) *pb.NodeStatus {
 		Allocated: ResourcesToPB(n.Allocated),
 		LastSeen:  timeToPB(n.LastSeen),
 		Replicas:  intToPB(n.Replicas),
+
+		AnchorProblem: n.AnchorProblem,
+		StaleSince:    timeToPB(n.StaleSince),
 	}
 }
 
@@ -164,6 +167,9 @@ func NodeStatusFromPB(p *pb.NodeStatus) api.NodeStatus {
 		Allocated: ResourcesFromPB(p.GetAllocated()),
 		LastSeen:  timeFromPB(p.GetLastSeen()),
 		Replicas:  intFromPB(p.GetReplicas()),
+
+		AnchorProblem: p.GetAnchorProblem(),
+		StaleSince:    timeFromPB(p.GetStaleSince()),
 	}
 }
 

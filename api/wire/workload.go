@@ -43,6 +43,8 @@ func WorkloadStatusToPB(w api.WorkloadStatus) *pb.WorkloadStatus {
 		Message:  w.Message,
 		Replicas: list(w.Replicas, ReplicaToPB),
 		Rollout:  rolloutToPB(w.Rollout),
+
+		StaleSince: timeToPB(w.StaleSince),
 	}
 }
 
@@ -56,6 +58,8 @@ func WorkloadStatusFromPB(p *pb.WorkloadStatus) api.WorkloadStatus {
 		Message:  p.GetMessage(),
 		Replicas: list(p.GetReplicas(), ReplicaFromPB),
 		Rollout:  rolloutFromPB(p.GetRollout()),
+
+		StaleSince: timeFromPB(p.GetStaleSince()),
 	}
 }
 

@@ -49,9 +49,12 @@ type Config struct {
 	Runtime container.Runtime
 	Images  Images
 	Network Network
-	Heard   func() time.Time // when this node last heard an anchor; zero: not since its daemon started
 	Log     *zap.Logger
 	Metrics prometheus.Registerer
+
+	// Confirmed returns as of when an anchor last confirmed that a replica which
+	// must not run twice is this node's to run; zero: not since its daemon started.
+	Confirmed func(api.ReplicaID) time.Time
 }
 
 // stopGrace is how long a process may take to end when asked.

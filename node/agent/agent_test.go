@@ -82,16 +82,17 @@ type bench struct {
 	runtime *fake.Runtime
 	images  *images
 	network *network
-	heard   atomic.Int64 // an anchor, last; 0 for never
 	agent   *agent.Agent
 	stop    context.CancelFunc
 	done    chan struct{}
+
+	confirmed atomic.Int64 // by an anchor, last; 0 for never
 }
 
 func newBench(t *testing.T, cfg fake.Config) *bench {
 	b := &bench{t: t, runtime: fake.New(cfg), images: &images{}, network: &network{attached: map[string]bool{}}}
 	b.runtime.AddImage(imageRef)
-	b.heard.Store(time.Now().UnixNano())
+	b.confirmed.Store(time.Now().UnixNano())
 	b.start()
 	return b
 }
@@ -99,7 +100,7 @@ func newBench(t *testing.T, cfg fake.Config) *bench {
 // start runs a new agent on the same runtime, as a new daemon would.
 func (b *bench) start() {
 	b.agent = agent.New(agent.Config{
-		Node: "n1", Runtime: b.runtime, Images: b.images, Network: b.network, Heard: b.lastHeard, Log: zaptest.NewLogger(b.t),
+		Node: "n1", Runtime: b.runtime, Images: b.images, Network: b.network, Confirmed: b.lastConfirmed, Log: zaptest.NewLogger(b.t),
 	})
 	ctx, cancel := context.WithCancel(b.t.Context())
 	b.stop, b.done = cancel, make(chan struct{})
@@ -111,8 +112,8 @@ func (b *bench) start() {
 	}()
 }
 
-func (b *bench) lastHeard() time.Time {
-	if at := b.heard.Load(); at != 0 {
+func (b *bench) lastConfirmed(api.ReplicaID) time.Time {
+	if at := b.confirmed.Load(); at != 0 {
 		return time.Unix(0, at)
 	}
 	return time.Time{}

@@ -22,7 +22,7 @@ func TestOfflineHouseStopsWhatMustNotRunTwice(t *testing.T) {
 		single := stopsOffline("db.0.1")
 		b.agent.Assign([]api.Replica{single, replica("web.0.1")})
 		for range 10 { // an anchor speaks
-			b.heard.Store(time.Now().UnixNano())
+			b.confirmed.Store(time.Now().UnixNano())
 			time.Sleep(5 * time.Second)
 		}
 		b.want("db.0.1", api.ReplicaReady, 0)
@@ -34,7 +34,7 @@ func TestOfflineHouseStopsWhatMustNotRunTwice(t *testing.T) {
 		if list, _ := b.runtime.List(t.Context()); len(list) != 1 {
 			t.Errorf("left %v", list)
 		}
-		b.heard.Store(time.Now().UnixNano())
+		b.confirmed.Store(time.Now().UnixNano())
 		b.agent.Assign([]api.Replica{single, replica("web.0.1")}) // the anchor does not know yet
 		time.Sleep(time.Minute)
 		b.want("db.0.1", api.ReplicaLost, 0)
@@ -49,12 +49,28 @@ func TestRebootedHouseWaitsWithWhatMustNotRunTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, fake.Config{})
 		defer b.shutdown()
-		b.heard.Store(0)
+		b.confirmed.Store(0)
 		b.agent.Assign([]api.Replica{stopsOffline("db.0.1"), replica("web.0.1")})
 		time.Sleep(10 * time.Second)
 		b.want("web.0.1", api.ReplicaReady, 0)
 		b.want("db.0.1", api.ReplicaPreparing, 0)
-		b.heard.Store(time.Now().UnixNano())
+		b.confirmed.Store(time.Now().UnixNano())
+		time.Sleep(time.Second)
+		b.want("db.0.1", api.ReplicaReady, 0)
+	})
+}
+
+// A confirmation is worth something for as long as the replica may run without
+// another one, and not longer.
+func TestOldConfirmationsStartNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, fake.Config{})
+		defer b.shutdown()
+		b.confirmed.Store(time.Now().Add(-30 * time.Second).UnixNano())
+		b.agent.Assign([]api.Replica{stopsOffline("db.0.1")})
+		time.Sleep(20 * time.Second)
+		b.want("db.0.1", api.ReplicaPreparing, 0)
+		b.confirmed.Store(time.Now().Add(-29 * time.Second).UnixNano())
 		time.Sleep(time.Second)
 		b.want("db.0.1", api.ReplicaReady, 0)
 	})
@@ -66,7 +82,7 @@ func TestRestartedDaemonKeepsWhatItAdoptsForAWhile(t *testing.T) {
 		b.agent.Assign([]api.Replica{stopsOffline("db.0.1")})
 		b.want("db.0.1", api.ReplicaReady, 0)
 		b.shutdown()
-		b.heard.Store(0)
+		b.confirmed.Store(0)
 		b.start()
 		defer b.shutdown()
 		b.agent.Assign([]api.Replica{stopsOffline("db.0.1")})

@@ -90,6 +90,7 @@ var rules = map[string]rule{
 
 	pb.SyncService_Sync_FullMethodName:             {nodes, anchored},
 	pb.SyncService_RegisterImage_FullMethodName:    {nodes, leader},
+	pb.SyncService_Confirm_FullMethodName:          {nodes, anchored},
 	pb.SyncService_RenewCertificate_FullMethodName: {anyone, leader},
 
 	reflectionV1:      {anyone, here},

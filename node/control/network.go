@@ -16,7 +16,7 @@ type networkServer struct {
 }
 
 // ListServices answers from local state: it works with every anchor away.
-func (s *networkServer) ListServices(context.Context, *pb.ListServicesRequest) (*pb.ListServicesResponse, error) {
+func (s *networkServer) ListServices(ctx context.Context, _ *pb.ListServicesRequest) (*pb.ListServicesResponse, error) {
 	reply := &pb.ListServicesResponse{}
 	for _, svc := range ServicesOf(s.cfg.View()) {
 		for i := range svc.Endpoints {
@@ -29,6 +29,9 @@ func (s *networkServer) ListServices(context.Context, *pb.ListServicesRequest) (
 			e.Path, e.RTT = path, float64(rtt.Microseconds())/1000
 		}
 		reply.Services = append(reply.Services, wire.ServiceStatusToPB(svc))
+	}
+	if since := s.cfg.InStep(); s.cfg.Now().Sub(since) > staleAfter {
+		markStale(ctx, reply, since)
 	}
 	return reply, nil
 }

@@ -21,10 +21,12 @@ func (s *nodeServer) ListNodes(ctx context.Context, _ *pb.ListNodesRequest) (*pb
 	if err != nil {
 		return nil, err
 	}
-	allocated := allocations(view)
+	allocated, halted := allocations(view), s.halted(view)
 	reply := &pb.ListNodesResponse{}
 	for _, n := range view.Nodes() {
-		reply.Nodes = append(reply.Nodes, wire.NodeStatusToPB(s.nodeStatus(n, allocated[n.ID])))
+		st := s.nodeStatus(n, allocated[n.ID])
+		halted.mark(&st)
+		reply.Nodes = append(reply.Nodes, wire.NodeStatusToPB(st))
 	}
 	return reply, nil
 }
@@ -38,7 +40,9 @@ func (s *nodeServer) GetNode(ctx context.Context, req *pb.GetNodeRequest) (*pb.G
 	if err != nil {
 		return nil, err
 	}
-	return &pb.GetNodeResponse{Node: wire.NodeStatusToPB(s.nodeStatus(n, allocations(view)[n.ID]))}, nil
+	st := s.nodeStatus(n, allocations(view)[n.ID])
+	s.halted(view).mark(&st)
+	return &pb.GetNodeResponse{Node: wire.NodeStatusToPB(st)}, nil
 }
 
 func (s *nodeServer) UpdateNode(ctx context.Context, req *pb.UpdateNodeRequest) (*pb.UpdateNodeResponse, error) {
@@ -190,6 +194,30 @@ func (s *Server) nodeStatus(n api.Node, l load) api.NodeStatus {
 		st.Roles = append(st.Roles, "worker")
 	}
 	return st
+}
+
+// halts are the anchors whose part has ended, and why.
+type halts map[api.NodeID]string
+
+func (s *Server) halted(view state.View) halts {
+	h := halts{}
+	if s.cfg.Group == nil {
+		return h
+	}
+	for _, a := range s.cfg.Group.Anchors(view) {
+		if a.Problem != "" {
+			h[a.ID] = a.Problem
+		}
+	}
+	return h
+}
+
+// mark notes in a node's status that it is an anchor in name only.
+func (h halts) mark(st *api.NodeStatus) {
+	if why := h[st.ID]; why != "" {
+		st.AnchorProblem = why
+		st.Roles = append(st.Roles, string(api.AnchorHalted))
+	}
 }
 
 // localise puts this node's own view of paths into a reply, wherever the rest

@@ -78,6 +78,7 @@ type Config struct {
 	Duplicated func() error
 	Authority  Authority
 	View       func() api.ClusterView     // the last one received
+	InStep     func() time.Time           // when an anchor was heard last; zero: never. Default: now
 	Status     func() api.Status          // of this node
 	LastSeen   func(api.NodeID) time.Time // of a node's heartbeat, on the leader
 	// Heard is told of every report, on the leader. It returns why a node that was
@@ -109,6 +110,9 @@ type Server struct {
 func New(cfg Config) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.InStep == nil {
+		cfg.InStep = cfg.Now
 	}
 	if cfg.Standing == nil {
 		cfg.Standing = func(api.Member, bool) error { return nil }
@@ -247,6 +251,15 @@ func (s *Server) answer(ctx context.Context, req any, method string, handler grp
 	if err != nil {
 		return nil, err
 	}
+	reply, err := s.answerThere(ctx, c, r, req, method, handler)
+	if api.KindOf(err) == api.KindUnavailable && allowsStale(ctx, c, method) {
+		return s.recall(ctx, c, req, handler, err)
+	}
+	return reply, err
+}
+
+// answerThere answers a call where it belongs.
+func (s *Server) answerThere(ctx context.Context, c *Caller, r rule, req any, method string, handler grpc.UnaryHandler) (any, error) {
 	to, err := s.route(ctx, c, r)
 	if err != nil {
 		return nil, err
@@ -329,8 +342,11 @@ func (s *Server) observe(method string, start time.Time, err error) {
 }
 
 // linearizable returns a view that includes every write acknowledged before
-// the call began.
+// the call began; for a read that is answered from what was known last, that.
 func (s *Server) linearizable(ctx context.Context) (state.View, error) {
+	if last, ok := ctx.Value(recalledKey{}).(state.View); ok {
+		return last, nil
+	}
 	if err := s.cfg.Anchor.VerifyLeader(ctx); err != nil {
 		return state.View{}, err
 	}

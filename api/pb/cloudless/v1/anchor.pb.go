@@ -23,19 +23,21 @@ const (
 
 // Anchor is an anchor as the leader sees it.
 type Anchor struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Standing      string                 `protobuf:"bytes,3,opt,name=standing,proto3" json:"standing,omitempty"` // leader, voter, standby, joining, leaving or halted
-	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`       // of the node
-	Policy        string                 `protobuf:"bytes,5,opt,name=policy,proto3" json:"policy,omitempty"`     // auto, always or never
-	Reachable     bool                   `protobuf:"varint,6,opt,name=reachable,proto3" json:"reachable,omitempty"`
-	Applied       uint64                 `protobuf:"varint,7,opt,name=applied,proto3" json:"applied,omitempty"`
-	Behind        uint64                 `protobuf:"varint,8,opt,name=behind,proto3" json:"behind,omitempty"` // entries
-	Epoch         uint64                 `protobuf:"varint,9,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Problem       string                 `protobuf:"bytes,10,opt,name=problem,proto3" json:"problem,omitempty"` // why it is halted
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Id               string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name             string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Standing         string                 `protobuf:"bytes,3,opt,name=standing,proto3" json:"standing,omitempty"` // leader, voter, standby, joining, leaving or halted
+	State            string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`       // of the node
+	Policy           string                 `protobuf:"bytes,5,opt,name=policy,proto3" json:"policy,omitempty"`     // auto, always or never
+	Reachable        bool                   `protobuf:"varint,6,opt,name=reachable,proto3" json:"reachable,omitempty"`
+	Applied          uint64                 `protobuf:"varint,7,opt,name=applied,proto3" json:"applied,omitempty"`
+	Behind           uint64                 `protobuf:"varint,8,opt,name=behind,proto3" json:"behind,omitempty"` // entries
+	Epoch            uint64                 `protobuf:"varint,9,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Problem          string                 `protobuf:"bytes,10,opt,name=problem,proto3" json:"problem,omitempty"`                                            // why it is halted
+	Authority        *AuthorityUse          `protobuf:"bytes,11,opt,name=authority,proto3" json:"authority,omitempty"`                                        // as it reported
+	ClusterAuthority int64                  `protobuf:"varint,12,opt,name=cluster_authority,json=clusterAuthority,proto3" json:"cluster_authority,omitempty"` // the generation that issues certificates now
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Anchor) Reset() {
@@ -136,6 +138,20 @@ func (x *Anchor) GetProblem() string {
 		return x.Problem
 	}
 	return ""
+}
+
+func (x *Anchor) GetAuthority() *AuthorityUse {
+	if x != nil {
+		return x.Authority
+	}
+	return nil
+}
+
+func (x *Anchor) GetClusterAuthority() int64 {
+	if x != nil {
+		return x.ClusterAuthority
+	}
+	return 0
 }
 
 type ListAnchorsRequest struct {
@@ -1315,7 +1331,7 @@ var File_cloudless_v1_anchor_proto protoreflect.FileDescriptor
 
 const file_cloudless_v1_anchor_proto_rawDesc = "" +
 	"\n" +
-	"\x19cloudless/v1/anchor.proto\x12\fcloudless.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x01\n" +
+	"\x19cloudless/v1/anchor.proto\x12\fcloudless.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ccloudless/v1/authority.proto\"\xdd\x02\n" +
 	"\x06Anchor\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -1327,7 +1343,9 @@ const file_cloudless_v1_anchor_proto_rawDesc = "" +
 	"\x06behind\x18\b \x01(\x04R\x06behind\x12\x14\n" +
 	"\x05epoch\x18\t \x01(\x04R\x05epoch\x12\x18\n" +
 	"\aproblem\x18\n" +
-	" \x01(\tR\aproblem\"\x14\n" +
+	" \x01(\tR\aproblem\x128\n" +
+	"\tauthority\x18\v \x01(\v2\x1a.cloudless.v1.AuthorityUseR\tauthority\x12+\n" +
+	"\x11cluster_authority\x18\f \x01(\x03R\x10clusterAuthority\"\x14\n" +
 	"\x12ListAnchorsRequest\"E\n" +
 	"\x13ListAnchorsResponse\x12.\n" +
 	"\aanchors\x18\x01 \x03(\v2\x14.cloudless.v1.AnchorR\aanchors\"D\n" +
@@ -1448,39 +1466,41 @@ var file_cloudless_v1_anchor_proto_goTypes = []any{
 	(*FetchAuthorityResponse)(nil),     // 21: cloudless.v1.FetchAuthorityResponse
 	(*EnrolForRequest)(nil),            // 22: cloudless.v1.EnrolForRequest
 	(*EnrolForResponse)(nil),           // 23: cloudless.v1.EnrolForResponse
-	(*timestamppb.Timestamp)(nil),      // 24: google.protobuf.Timestamp
+	(*AuthorityUse)(nil),               // 24: cloudless.v1.AuthorityUse
+	(*timestamppb.Timestamp)(nil),      // 25: google.protobuf.Timestamp
 }
 var file_cloudless_v1_anchor_proto_depIdxs = []int32{
-	0,  // 0: cloudless.v1.ListAnchorsResponse.anchors:type_name -> cloudless.v1.Anchor
-	24, // 1: cloudless.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
-	13, // 2: cloudless.v1.ListSnapshotsResponse.snapshots:type_name -> cloudless.v1.Snapshot
-	1,  // 3: cloudless.v1.AnchorService.ListAnchors:input_type -> cloudless.v1.ListAnchorsRequest
-	3,  // 4: cloudless.v1.AnchorService.SetAnchorPolicy:input_type -> cloudless.v1.SetAnchorPolicyRequest
-	5,  // 5: cloudless.v1.AnchorService.TransferLeadership:input_type -> cloudless.v1.TransferLeadershipRequest
-	7,  // 6: cloudless.v1.AnchorService.Backup:input_type -> cloudless.v1.BackupRequest
-	11, // 7: cloudless.v1.AnchorService.SetRecoveryKey:input_type -> cloudless.v1.SetRecoveryKeyRequest
-	14, // 8: cloudless.v1.AnchorService.ListSnapshots:input_type -> cloudless.v1.ListSnapshotsRequest
-	16, // 9: cloudless.v1.AnchorService.FetchSnapshot:input_type -> cloudless.v1.FetchSnapshotRequest
-	18, // 10: cloudless.v1.AnchorService.KeepSnapshot:input_type -> cloudless.v1.KeepSnapshotRequest
-	9,  // 11: cloudless.v1.AnchorService.GetProgress:input_type -> cloudless.v1.GetProgressRequest
-	20, // 12: cloudless.v1.AnchorService.FetchAuthority:input_type -> cloudless.v1.FetchAuthorityRequest
-	22, // 13: cloudless.v1.AnchorService.EnrolFor:input_type -> cloudless.v1.EnrolForRequest
-	2,  // 14: cloudless.v1.AnchorService.ListAnchors:output_type -> cloudless.v1.ListAnchorsResponse
-	4,  // 15: cloudless.v1.AnchorService.SetAnchorPolicy:output_type -> cloudless.v1.SetAnchorPolicyResponse
-	6,  // 16: cloudless.v1.AnchorService.TransferLeadership:output_type -> cloudless.v1.TransferLeadershipResponse
-	8,  // 17: cloudless.v1.AnchorService.Backup:output_type -> cloudless.v1.BackupResponse
-	12, // 18: cloudless.v1.AnchorService.SetRecoveryKey:output_type -> cloudless.v1.SetRecoveryKeyResponse
-	15, // 19: cloudless.v1.AnchorService.ListSnapshots:output_type -> cloudless.v1.ListSnapshotsResponse
-	17, // 20: cloudless.v1.AnchorService.FetchSnapshot:output_type -> cloudless.v1.FetchSnapshotResponse
-	19, // 21: cloudless.v1.AnchorService.KeepSnapshot:output_type -> cloudless.v1.KeepSnapshotResponse
-	10, // 22: cloudless.v1.AnchorService.GetProgress:output_type -> cloudless.v1.GetProgressResponse
-	21, // 23: cloudless.v1.AnchorService.FetchAuthority:output_type -> cloudless.v1.FetchAuthorityResponse
-	23, // 24: cloudless.v1.AnchorService.EnrolFor:output_type -> cloudless.v1.EnrolForResponse
-	14, // [14:25] is the sub-list for method output_type
-	3,  // [3:14] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	24, // 0: cloudless.v1.Anchor.authority:type_name -> cloudless.v1.AuthorityUse
+	0,  // 1: cloudless.v1.ListAnchorsResponse.anchors:type_name -> cloudless.v1.Anchor
+	25, // 2: cloudless.v1.Snapshot.created_at:type_name -> google.protobuf.Timestamp
+	13, // 3: cloudless.v1.ListSnapshotsResponse.snapshots:type_name -> cloudless.v1.Snapshot
+	1,  // 4: cloudless.v1.AnchorService.ListAnchors:input_type -> cloudless.v1.ListAnchorsRequest
+	3,  // 5: cloudless.v1.AnchorService.SetAnchorPolicy:input_type -> cloudless.v1.SetAnchorPolicyRequest
+	5,  // 6: cloudless.v1.AnchorService.TransferLeadership:input_type -> cloudless.v1.TransferLeadershipRequest
+	7,  // 7: cloudless.v1.AnchorService.Backup:input_type -> cloudless.v1.BackupRequest
+	11, // 8: cloudless.v1.AnchorService.SetRecoveryKey:input_type -> cloudless.v1.SetRecoveryKeyRequest
+	14, // 9: cloudless.v1.AnchorService.ListSnapshots:input_type -> cloudless.v1.ListSnapshotsRequest
+	16, // 10: cloudless.v1.AnchorService.FetchSnapshot:input_type -> cloudless.v1.FetchSnapshotRequest
+	18, // 11: cloudless.v1.AnchorService.KeepSnapshot:input_type -> cloudless.v1.KeepSnapshotRequest
+	9,  // 12: cloudless.v1.AnchorService.GetProgress:input_type -> cloudless.v1.GetProgressRequest
+	20, // 13: cloudless.v1.AnchorService.FetchAuthority:input_type -> cloudless.v1.FetchAuthorityRequest
+	22, // 14: cloudless.v1.AnchorService.EnrolFor:input_type -> cloudless.v1.EnrolForRequest
+	2,  // 15: cloudless.v1.AnchorService.ListAnchors:output_type -> cloudless.v1.ListAnchorsResponse
+	4,  // 16: cloudless.v1.AnchorService.SetAnchorPolicy:output_type -> cloudless.v1.SetAnchorPolicyResponse
+	6,  // 17: cloudless.v1.AnchorService.TransferLeadership:output_type -> cloudless.v1.TransferLeadershipResponse
+	8,  // 18: cloudless.v1.AnchorService.Backup:output_type -> cloudless.v1.BackupResponse
+	12, // 19: cloudless.v1.AnchorService.SetRecoveryKey:output_type -> cloudless.v1.SetRecoveryKeyResponse
+	15, // 20: cloudless.v1.AnchorService.ListSnapshots:output_type -> cloudless.v1.ListSnapshotsResponse
+	17, // 21: cloudless.v1.AnchorService.FetchSnapshot:output_type -> cloudless.v1.FetchSnapshotResponse
+	19, // 22: cloudless.v1.AnchorService.KeepSnapshot:output_type -> cloudless.v1.KeepSnapshotResponse
+	10, // 23: cloudless.v1.AnchorService.GetProgress:output_type -> cloudless.v1.GetProgressResponse
+	21, // 24: cloudless.v1.AnchorService.FetchAuthority:output_type -> cloudless.v1.FetchAuthorityResponse
+	23, // 25: cloudless.v1.AnchorService.EnrolFor:output_type -> cloudless.v1.EnrolForResponse
+	15, // [15:26] is the sub-list for method output_type
+	4,  // [4:15] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_cloudless_v1_anchor_proto_init() }
@@ -1488,6 +1508,7 @@ func file_cloudless_v1_anchor_proto_init() {
 	if File_cloudless_v1_anchor_proto != nil {
 		return
 	}
+	file_cloudless_v1_authority_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -188,6 +188,7 @@ type ServiceStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Service       *Service               `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	Endpoints     []*Endpoint            `protobuf:"bytes,2,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	StaleSince    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=stale_since,json=staleSince,proto3" json:"stale_since,omitempty"` // no anchor has been heard since
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -232,6 +233,13 @@ func (x *ServiceStatus) GetService() *Service {
 func (x *ServiceStatus) GetEndpoints() []*Endpoint {
 	if x != nil {
 		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *ServiceStatus) GetStaleSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StaleSince
 	}
 	return nil
 }
@@ -687,10 +695,12 @@ const file_cloudless_v1_network_proto_rawDesc = "" +
 	"\x05ready\x18\x04 \x01(\bR\x05ready\x12\x16\n" +
 	"\x06weight\x18\x05 \x01(\x03R\x06weight\x12\x12\n" +
 	"\x04path\x18\x06 \x01(\tR\x04path\x12\x15\n" +
-	"\x06rtt_ms\x18\a \x01(\x01R\x05rttMs\"v\n" +
+	"\x06rtt_ms\x18\a \x01(\x01R\x05rttMs\"\xb3\x01\n" +
 	"\rServiceStatus\x12/\n" +
 	"\aservice\x18\x01 \x01(\v2\x15.cloudless.v1.ServiceR\aservice\x124\n" +
-	"\tendpoints\x18\x02 \x03(\v2\x16.cloudless.v1.EndpointR\tendpoints\"\xf7\x01\n" +
+	"\tendpoints\x18\x02 \x03(\v2\x16.cloudless.v1.EndpointR\tendpoints\x12;\n" +
+	"\vstale_since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"staleSince\"\xf7\x01\n" +
 	"\x04Peer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -754,21 +764,22 @@ var file_cloudless_v1_network_proto_depIdxs = []int32{
 	11, // 0: cloudless.v1.Service.ports:type_name -> cloudless.v1.Port
 	0,  // 1: cloudless.v1.ServiceStatus.service:type_name -> cloudless.v1.Service
 	1,  // 2: cloudless.v1.ServiceStatus.endpoints:type_name -> cloudless.v1.Endpoint
-	12, // 3: cloudless.v1.Peer.since:type_name -> google.protobuf.Timestamp
-	2,  // 4: cloudless.v1.ListServicesResponse.services:type_name -> cloudless.v1.ServiceStatus
-	3,  // 5: cloudless.v1.ListPeersResponse.peers:type_name -> cloudless.v1.Peer
-	6,  // 6: cloudless.v1.DiagnoseResponse.checks:type_name -> cloudless.v1.Check
-	4,  // 7: cloudless.v1.NetworkService.ListServices:input_type -> cloudless.v1.ListServicesRequest
-	7,  // 8: cloudless.v1.NetworkService.ListPeers:input_type -> cloudless.v1.ListPeersRequest
-	9,  // 9: cloudless.v1.NetworkService.Diagnose:input_type -> cloudless.v1.DiagnoseRequest
-	5,  // 10: cloudless.v1.NetworkService.ListServices:output_type -> cloudless.v1.ListServicesResponse
-	8,  // 11: cloudless.v1.NetworkService.ListPeers:output_type -> cloudless.v1.ListPeersResponse
-	10, // 12: cloudless.v1.NetworkService.Diagnose:output_type -> cloudless.v1.DiagnoseResponse
-	10, // [10:13] is the sub-list for method output_type
-	7,  // [7:10] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	12, // 3: cloudless.v1.ServiceStatus.stale_since:type_name -> google.protobuf.Timestamp
+	12, // 4: cloudless.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	2,  // 5: cloudless.v1.ListServicesResponse.services:type_name -> cloudless.v1.ServiceStatus
+	3,  // 6: cloudless.v1.ListPeersResponse.peers:type_name -> cloudless.v1.Peer
+	6,  // 7: cloudless.v1.DiagnoseResponse.checks:type_name -> cloudless.v1.Check
+	4,  // 8: cloudless.v1.NetworkService.ListServices:input_type -> cloudless.v1.ListServicesRequest
+	7,  // 9: cloudless.v1.NetworkService.ListPeers:input_type -> cloudless.v1.ListPeersRequest
+	9,  // 10: cloudless.v1.NetworkService.Diagnose:input_type -> cloudless.v1.DiagnoseRequest
+	5,  // 11: cloudless.v1.NetworkService.ListServices:output_type -> cloudless.v1.ListServicesResponse
+	8,  // 12: cloudless.v1.NetworkService.ListPeers:output_type -> cloudless.v1.ListPeersResponse
+	10, // 13: cloudless.v1.NetworkService.Diagnose:output_type -> cloudless.v1.DiagnoseResponse
+	11, // [11:14] is the sub-list for method output_type
+	8,  // [8:11] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_cloudless_v1_network_proto_init() }

@@ -663,12 +663,14 @@ func (x *Node) GetUnstable() bool {
 type NodeStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	Roles         []string               `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"` // anchor, standby, leader, relay, worker, gateway
+	Roles         []string               `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"` // anchor, standby, halted, leader, relay, worker, gateway
 	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`   // self, lan, direct, relayed or none
 	RttMs         float64                `protobuf:"fixed64,4,opt,name=rtt_ms,json=rttMs,proto3" json:"rtt_ms,omitempty"`
 	Allocated     *Resources             `protobuf:"bytes,5,opt,name=allocated,proto3" json:"allocated,omitempty"`
 	LastSeen      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
-	Replicas      int64                  `protobuf:"varint,7,opt,name=replicas,proto3" json:"replicas,omitempty"` // that are on it and have not ended
+	Replicas      int64                  `protobuf:"varint,7,opt,name=replicas,proto3" json:"replicas,omitempty"`                               // that are on it and have not ended
+	AnchorProblem string                 `protobuf:"bytes,8,opt,name=anchor_problem,json=anchorProblem,proto3" json:"anchor_problem,omitempty"` // why its part among the anchors has halted
+	StaleSince    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=stale_since,json=staleSince,proto3" json:"stale_since,omitempty"`          // no anchor answered: as of then
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -750,6 +752,20 @@ func (x *NodeStatus) GetReplicas() int64 {
 		return x.Replicas
 	}
 	return 0
+}
+
+func (x *NodeStatus) GetAnchorProblem() string {
+	if x != nil {
+		return x.AnchorProblem
+	}
+	return ""
+}
+
+func (x *NodeStatus) GetStaleSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StaleSince
+	}
+	return nil
 }
 
 type ListNodesRequest struct {
@@ -1209,7 +1225,7 @@ const file_cloudless_v1_node_proto_rawDesc = "" +
 	"\bunstable\x18+ \x01(\bR\bunstable\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x81\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe5\x02\n" +
 	"\n" +
 	"NodeStatus\x12&\n" +
 	"\x04node\x18\x01 \x01(\v2\x12.cloudless.v1.NodeR\x04node\x12\x14\n" +
@@ -1218,7 +1234,10 @@ const file_cloudless_v1_node_proto_rawDesc = "" +
 	"\x06rtt_ms\x18\x04 \x01(\x01R\x05rttMs\x125\n" +
 	"\tallocated\x18\x05 \x01(\v2\x17.cloudless.v1.ResourcesR\tallocated\x127\n" +
 	"\tlast_seen\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12\x1a\n" +
-	"\breplicas\x18\a \x01(\x03R\breplicas\"\x12\n" +
+	"\breplicas\x18\a \x01(\x03R\breplicas\x12%\n" +
+	"\x0eanchor_problem\x18\b \x01(\tR\ranchorProblem\x12;\n" +
+	"\vstale_since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"staleSince\"\x12\n" +
 	"\x10ListNodesRequest\"C\n" +
 	"\x11ListNodesResponse\x12.\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x18.cloudless.v1.NodeStatusR\x05nodes\"$\n" +
@@ -1301,23 +1320,24 @@ var file_cloudless_v1_node_proto_depIdxs = []int32{
 	5,  // 10: cloudless.v1.NodeStatus.node:type_name -> cloudless.v1.Node
 	0,  // 11: cloudless.v1.NodeStatus.allocated:type_name -> cloudless.v1.Resources
 	18, // 12: cloudless.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	6,  // 13: cloudless.v1.ListNodesResponse.nodes:type_name -> cloudless.v1.NodeStatus
-	6,  // 14: cloudless.v1.GetNodeResponse.node:type_name -> cloudless.v1.NodeStatus
-	17, // 15: cloudless.v1.UpdateNodeRequest.set_labels:type_name -> cloudless.v1.UpdateNodeRequest.SetLabelsEntry
-	6,  // 16: cloudless.v1.UpdateNodeResponse.node:type_name -> cloudless.v1.NodeStatus
-	7,  // 17: cloudless.v1.NodeService.ListNodes:input_type -> cloudless.v1.ListNodesRequest
-	9,  // 18: cloudless.v1.NodeService.GetNode:input_type -> cloudless.v1.GetNodeRequest
-	11, // 19: cloudless.v1.NodeService.UpdateNode:input_type -> cloudless.v1.UpdateNodeRequest
-	13, // 20: cloudless.v1.NodeService.RemoveNode:input_type -> cloudless.v1.RemoveNodeRequest
-	8,  // 21: cloudless.v1.NodeService.ListNodes:output_type -> cloudless.v1.ListNodesResponse
-	10, // 22: cloudless.v1.NodeService.GetNode:output_type -> cloudless.v1.GetNodeResponse
-	12, // 23: cloudless.v1.NodeService.UpdateNode:output_type -> cloudless.v1.UpdateNodeResponse
-	14, // 24: cloudless.v1.NodeService.RemoveNode:output_type -> cloudless.v1.RemoveNodeResponse
-	21, // [21:25] is the sub-list for method output_type
-	17, // [17:21] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	18, // 13: cloudless.v1.NodeStatus.stale_since:type_name -> google.protobuf.Timestamp
+	6,  // 14: cloudless.v1.ListNodesResponse.nodes:type_name -> cloudless.v1.NodeStatus
+	6,  // 15: cloudless.v1.GetNodeResponse.node:type_name -> cloudless.v1.NodeStatus
+	17, // 16: cloudless.v1.UpdateNodeRequest.set_labels:type_name -> cloudless.v1.UpdateNodeRequest.SetLabelsEntry
+	6,  // 17: cloudless.v1.UpdateNodeResponse.node:type_name -> cloudless.v1.NodeStatus
+	7,  // 18: cloudless.v1.NodeService.ListNodes:input_type -> cloudless.v1.ListNodesRequest
+	9,  // 19: cloudless.v1.NodeService.GetNode:input_type -> cloudless.v1.GetNodeRequest
+	11, // 20: cloudless.v1.NodeService.UpdateNode:input_type -> cloudless.v1.UpdateNodeRequest
+	13, // 21: cloudless.v1.NodeService.RemoveNode:input_type -> cloudless.v1.RemoveNodeRequest
+	8,  // 22: cloudless.v1.NodeService.ListNodes:output_type -> cloudless.v1.ListNodesResponse
+	10, // 23: cloudless.v1.NodeService.GetNode:output_type -> cloudless.v1.GetNodeResponse
+	12, // 24: cloudless.v1.NodeService.UpdateNode:output_type -> cloudless.v1.UpdateNodeResponse
+	14, // 25: cloudless.v1.NodeService.RemoveNode:output_type -> cloudless.v1.RemoveNodeResponse
+	22, // [22:26] is the sub-list for method output_type
+	18, // [18:22] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_cloudless_v1_node_proto_init() }

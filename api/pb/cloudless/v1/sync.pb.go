@@ -755,6 +755,94 @@ func (x *RegisterImageResponse) GetImage() *Image {
 	return nil
 }
 
+type ConfirmRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Incarnation   uint64                 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the daemon that asks, whose report must have come before
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmRequest) Reset() {
+	*x = ConfirmRequest{}
+	mi := &file_cloudless_v1_sync_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmRequest) ProtoMessage() {}
+
+func (x *ConfirmRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_sync_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmRequest) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_sync_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ConfirmRequest) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+type ConfirmResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replicas      []string               `protobuf:"bytes,1,rep,name=replicas,proto3" json:"replicas,omitempty"` // IDs of those that the node may run
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmResponse) Reset() {
+	*x = ConfirmResponse{}
+	mi := &file_cloudless_v1_sync_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmResponse) ProtoMessage() {}
+
+func (x *ConfirmResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cloudless_v1_sync_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmResponse.ProtoReflect.Descriptor instead.
+func (*ConfirmResponse) Descriptor() ([]byte, []int) {
+	return file_cloudless_v1_sync_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ConfirmResponse) GetReplicas() []string {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
 var File_cloudless_v1_sync_proto protoreflect.FileDescriptor
 
 const file_cloudless_v1_sync_proto_rawDesc = "" +
@@ -816,11 +904,16 @@ const file_cloudless_v1_sync_proto_rawDesc = "" +
 	"\x14RegisterImageRequest\x12)\n" +
 	"\x05image\x18\x01 \x01(\v2\x13.cloudless.v1.ImageR\x05image\"B\n" +
 	"\x15RegisterImageResponse\x12)\n" +
-	"\x05image\x18\x01 \x01(\v2\x13.cloudless.v1.ImageR\x05image2\x8d\x02\n" +
+	"\x05image\x18\x01 \x01(\v2\x13.cloudless.v1.ImageR\x05image\"2\n" +
+	"\x0eConfirmRequest\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\"-\n" +
+	"\x0fConfirmResponse\x12\x1a\n" +
+	"\breplicas\x18\x01 \x03(\tR\breplicas2\xd5\x02\n" +
 	"\vSyncService\x12A\n" +
 	"\x04Sync\x12\x19.cloudless.v1.SyncRequest\x1a\x1a.cloudless.v1.SyncResponse(\x010\x01\x12a\n" +
 	"\x10RenewCertificate\x12%.cloudless.v1.RenewCertificateRequest\x1a&.cloudless.v1.RenewCertificateResponse\x12X\n" +
-	"\rRegisterImage\x12\".cloudless.v1.RegisterImageRequest\x1a#.cloudless.v1.RegisterImageResponseBHZFgithub.com/cloudless-project/cloudless/api/pb/cloudless/v1;cloudlessv1b\x06proto3"
+	"\rRegisterImage\x12\".cloudless.v1.RegisterImageRequest\x1a#.cloudless.v1.RegisterImageResponse\x12F\n" +
+	"\aConfirm\x12\x1c.cloudless.v1.ConfirmRequest\x1a\x1d.cloudless.v1.ConfirmResponseBHZFgithub.com/cloudless-project/cloudless/api/pb/cloudless/v1;cloudlessv1b\x06proto3"
 
 var (
 	file_cloudless_v1_sync_proto_rawDescOnce sync.Once
@@ -834,7 +927,7 @@ func file_cloudless_v1_sync_proto_rawDescGZIP() []byte {
 	return file_cloudless_v1_sync_proto_rawDescData
 }
 
-var file_cloudless_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_cloudless_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_cloudless_v1_sync_proto_goTypes = []any{
 	(*Cluster)(nil),                  // 0: cloudless.v1.Cluster
 	(*Revocation)(nil),               // 1: cloudless.v1.Revocation
@@ -847,43 +940,47 @@ var file_cloudless_v1_sync_proto_goTypes = []any{
 	(*RenewCertificateResponse)(nil), // 8: cloudless.v1.RenewCertificateResponse
 	(*RegisterImageRequest)(nil),     // 9: cloudless.v1.RegisterImageRequest
 	(*RegisterImageResponse)(nil),    // 10: cloudless.v1.RegisterImageResponse
-	(*timestamppb.Timestamp)(nil),    // 11: google.protobuf.Timestamp
-	(*Authority)(nil),                // 12: cloudless.v1.Authority
-	(*Node)(nil),                     // 13: cloudless.v1.Node
-	(*Replica)(nil),                  // 14: cloudless.v1.Replica
-	(*Service)(nil),                  // 15: cloudless.v1.Service
-	(*Image)(nil),                    // 16: cloudless.v1.Image
-	(*Inventory)(nil),                // 17: cloudless.v1.Inventory
-	(*ReplicaReport)(nil),            // 18: cloudless.v1.ReplicaReport
-	(*AuthorityUse)(nil),             // 19: cloudless.v1.AuthorityUse
+	(*ConfirmRequest)(nil),           // 11: cloudless.v1.ConfirmRequest
+	(*ConfirmResponse)(nil),          // 12: cloudless.v1.ConfirmResponse
+	(*timestamppb.Timestamp)(nil),    // 13: google.protobuf.Timestamp
+	(*Authority)(nil),                // 14: cloudless.v1.Authority
+	(*Node)(nil),                     // 15: cloudless.v1.Node
+	(*Replica)(nil),                  // 16: cloudless.v1.Replica
+	(*Service)(nil),                  // 17: cloudless.v1.Service
+	(*Image)(nil),                    // 18: cloudless.v1.Image
+	(*Inventory)(nil),                // 19: cloudless.v1.Inventory
+	(*ReplicaReport)(nil),            // 20: cloudless.v1.ReplicaReport
+	(*AuthorityUse)(nil),             // 21: cloudless.v1.AuthorityUse
 }
 var file_cloudless_v1_sync_proto_depIdxs = []int32{
-	11, // 0: cloudless.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
-	12, // 1: cloudless.v1.Cluster.authorities:type_name -> cloudless.v1.Authority
-	11, // 2: cloudless.v1.Revocation.at:type_name -> google.protobuf.Timestamp
+	13, // 0: cloudless.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
+	14, // 1: cloudless.v1.Cluster.authorities:type_name -> cloudless.v1.Authority
+	13, // 2: cloudless.v1.Revocation.at:type_name -> google.protobuf.Timestamp
 	0,  // 3: cloudless.v1.ClusterView.cluster:type_name -> cloudless.v1.Cluster
-	13, // 4: cloudless.v1.ClusterView.nodes:type_name -> cloudless.v1.Node
-	14, // 5: cloudless.v1.ClusterView.replicas:type_name -> cloudless.v1.Replica
-	15, // 6: cloudless.v1.ClusterView.services:type_name -> cloudless.v1.Service
-	16, // 7: cloudless.v1.ClusterView.images:type_name -> cloudless.v1.Image
+	15, // 4: cloudless.v1.ClusterView.nodes:type_name -> cloudless.v1.Node
+	16, // 5: cloudless.v1.ClusterView.replicas:type_name -> cloudless.v1.Replica
+	17, // 6: cloudless.v1.ClusterView.services:type_name -> cloudless.v1.Service
+	18, // 7: cloudless.v1.ClusterView.images:type_name -> cloudless.v1.Image
 	1,  // 8: cloudless.v1.ClusterView.revocations:type_name -> cloudless.v1.Revocation
-	17, // 9: cloudless.v1.NodeReport.inventory:type_name -> cloudless.v1.Inventory
-	18, // 10: cloudless.v1.NodeReport.replicas:type_name -> cloudless.v1.ReplicaReport
-	19, // 11: cloudless.v1.NodeReport.authority:type_name -> cloudless.v1.AuthorityUse
+	19, // 9: cloudless.v1.NodeReport.inventory:type_name -> cloudless.v1.Inventory
+	20, // 10: cloudless.v1.NodeReport.replicas:type_name -> cloudless.v1.ReplicaReport
+	21, // 11: cloudless.v1.NodeReport.authority:type_name -> cloudless.v1.AuthorityUse
 	3,  // 12: cloudless.v1.SyncRequest.report:type_name -> cloudless.v1.NodeReport
 	2,  // 13: cloudless.v1.SyncResponse.view:type_name -> cloudless.v1.ClusterView
 	6,  // 14: cloudless.v1.SyncResponse.delta:type_name -> cloudless.v1.ViewDelta
 	2,  // 15: cloudless.v1.ViewDelta.changed:type_name -> cloudless.v1.ClusterView
-	16, // 16: cloudless.v1.RegisterImageRequest.image:type_name -> cloudless.v1.Image
-	16, // 17: cloudless.v1.RegisterImageResponse.image:type_name -> cloudless.v1.Image
+	18, // 16: cloudless.v1.RegisterImageRequest.image:type_name -> cloudless.v1.Image
+	18, // 17: cloudless.v1.RegisterImageResponse.image:type_name -> cloudless.v1.Image
 	4,  // 18: cloudless.v1.SyncService.Sync:input_type -> cloudless.v1.SyncRequest
 	7,  // 19: cloudless.v1.SyncService.RenewCertificate:input_type -> cloudless.v1.RenewCertificateRequest
 	9,  // 20: cloudless.v1.SyncService.RegisterImage:input_type -> cloudless.v1.RegisterImageRequest
-	5,  // 21: cloudless.v1.SyncService.Sync:output_type -> cloudless.v1.SyncResponse
-	8,  // 22: cloudless.v1.SyncService.RenewCertificate:output_type -> cloudless.v1.RenewCertificateResponse
-	10, // 23: cloudless.v1.SyncService.RegisterImage:output_type -> cloudless.v1.RegisterImageResponse
-	21, // [21:24] is the sub-list for method output_type
-	18, // [18:21] is the sub-list for method input_type
+	11, // 21: cloudless.v1.SyncService.Confirm:input_type -> cloudless.v1.ConfirmRequest
+	5,  // 22: cloudless.v1.SyncService.Sync:output_type -> cloudless.v1.SyncResponse
+	8,  // 23: cloudless.v1.SyncService.RenewCertificate:output_type -> cloudless.v1.RenewCertificateResponse
+	10, // 24: cloudless.v1.SyncService.RegisterImage:output_type -> cloudless.v1.RegisterImageResponse
+	12, // 25: cloudless.v1.SyncService.Confirm:output_type -> cloudless.v1.ConfirmResponse
+	22, // [22:26] is the sub-list for method output_type
+	18, // [18:22] is the sub-list for method input_type
 	18, // [18:18] is the sub-list for extension type_name
 	18, // [18:18] is the sub-list for extension extendee
 	0,  // [0:18] is the sub-list for field type_name
@@ -905,7 +1002,7 @@ func file_cloudless_v1_sync_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cloudless_v1_sync_proto_rawDesc), len(file_cloudless_v1_sync_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,7 @@ const (
 	SyncService_Sync_FullMethodName             = "/cloudless.v1.SyncService/Sync"
 	SyncService_RenewCertificate_FullMethodName = "/cloudless.v1.SyncService/RenewCertificate"
 	SyncService_RegisterImage_FullMethodName    = "/cloudless.v1.SyncService/RegisterImage"
+	SyncService_Confirm_FullMethodName          = "/cloudless.v1.SyncService/Confirm"
 )
 
 // SyncServiceClient is the client API for SyncService service.
@@ -38,6 +39,9 @@ type SyncServiceClient interface {
 	// RegisterImage tells the anchors of an image that the caller holds, with
 	// its blobs and their leaves. For nodes only.
 	RegisterImage(ctx context.Context, in *RegisterImageRequest, opts ...grpc.CallOption) (*RegisterImageResponse, error)
+	// Confirm tells a node that the leader has it in sight, and which of the
+	// replicas that must not run twice are its to run. For nodes only.
+	Confirm(ctx context.Context, in *ConfirmRequest, opts ...grpc.CallOption) (*ConfirmResponse, error)
 }
 
 type syncServiceClient struct {
@@ -81,6 +85,16 @@ func (c *syncServiceClient) RegisterImage(ctx context.Context, in *RegisterImage
 	return out, nil
 }
 
+func (c *syncServiceClient) Confirm(ctx context.Context, in *ConfirmRequest, opts ...grpc.CallOption) (*ConfirmResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ConfirmResponse)
+	err := c.cc.Invoke(ctx, SyncService_Confirm_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SyncServiceServer is the server API for SyncService service.
 // All implementations must embed UnimplementedSyncServiceServer
 // for forward compatibility.
@@ -96,6 +110,9 @@ type SyncServiceServer interface {
 	// RegisterImage tells the anchors of an image that the caller holds, with
 	// its blobs and their leaves. For nodes only.
 	RegisterImage(context.Context, *RegisterImageRequest) (*RegisterImageResponse, error)
+	// Confirm tells a node that the leader has it in sight, and which of the
+	// replicas that must not run twice are its to run. For nodes only.
+	Confirm(context.Context, *ConfirmRequest) (*ConfirmResponse, error)
 	mustEmbedUnimplementedSyncServiceServer()
 }
 
@@ -114,6 +131,9 @@ func (UnimplementedSyncServiceServer) RenewCertificate(context.Context, *RenewCe
 }
 func (UnimplementedSyncServiceServer) RegisterImage(context.Context, *RegisterImageRequest) (*RegisterImageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RegisterImage not implemented")
+}
+func (UnimplementedSyncServiceServer) Confirm(context.Context, *ConfirmRequest) (*ConfirmResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Confirm not implemented")
 }
 func (UnimplementedSyncServiceServer) mustEmbedUnimplementedSyncServiceServer() {}
 func (UnimplementedSyncServiceServer) testEmbeddedByValue()                     {}
@@ -179,6 +199,24 @@ func _SyncService_RegisterImage_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SyncService_Confirm_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ConfirmRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SyncServiceServer).Confirm(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SyncService_Confirm_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SyncServiceServer).Confirm(ctx, req.(*ConfirmRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SyncService_ServiceDesc is the grpc.ServiceDesc for SyncService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -193,6 +231,10 @@ var SyncService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RegisterImage",
 			Handler:    _SyncService_RegisterImage_Handler,
+		},
+		{
+			MethodName: "Confirm",
+			Handler:    _SyncService_Confirm_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

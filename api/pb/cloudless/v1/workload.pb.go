@@ -131,7 +131,8 @@ type WorkloadStatus struct {
 	Ready         int64                  `protobuf:"varint,4,opt,name=ready,proto3" json:"ready,omitempty"`
 	Message       string                 `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
 	Replicas      []*Replica             `protobuf:"bytes,6,rep,name=replicas,proto3" json:"replicas,omitempty"`
-	Rollout       *Rollout               `protobuf:"bytes,7,opt,name=rollout,proto3" json:"rollout,omitempty"` // none when every replica is of the current revision
+	Rollout       *Rollout               `protobuf:"bytes,7,opt,name=rollout,proto3" json:"rollout,omitempty"`                         // none when every replica is of the current revision
+	StaleSince    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=stale_since,json=staleSince,proto3" json:"stale_since,omitempty"` // no anchor answered: as of then
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -211,6 +212,13 @@ func (x *WorkloadStatus) GetReplicas() []*Replica {
 func (x *WorkloadStatus) GetRollout() *Rollout {
 	if x != nil {
 		return x.Rollout
+	}
+	return nil
+}
+
+func (x *WorkloadStatus) GetStaleSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StaleSince
 	}
 	return nil
 }
@@ -1770,7 +1778,7 @@ const file_cloudless_v1_workload_proto_rawDesc = "" +
 	"\aversion\x18\b \x01(\x04R\aversion\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x88\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc5\x02\n" +
 	"\x0eWorkloadStatus\x122\n" +
 	"\bworkload\x18\x01 \x01(\v2\x16.cloudless.v1.WorkloadR\bworkload\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x18\n" +
@@ -1778,7 +1786,9 @@ const file_cloudless_v1_workload_proto_rawDesc = "" +
 	"\x05ready\x18\x04 \x01(\x03R\x05ready\x12\x18\n" +
 	"\amessage\x18\x05 \x01(\tR\amessage\x121\n" +
 	"\breplicas\x18\x06 \x03(\v2\x15.cloudless.v1.ReplicaR\breplicas\x12/\n" +
-	"\arollout\x18\a \x01(\v2\x15.cloudless.v1.RolloutR\arollout\"\x9f\x01\n" +
+	"\arollout\x18\a \x01(\v2\x15.cloudless.v1.RolloutR\arollout\x12;\n" +
+	"\vstale_since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"staleSince\"\x9f\x01\n" +
 	"\aRollout\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x12\n" +
@@ -1953,47 +1963,48 @@ var file_cloudless_v1_workload_proto_depIdxs = []int32{
 	0,  // 4: cloudless.v1.WorkloadStatus.workload:type_name -> cloudless.v1.Workload
 	33, // 5: cloudless.v1.WorkloadStatus.replicas:type_name -> cloudless.v1.Replica
 	2,  // 6: cloudless.v1.WorkloadStatus.rollout:type_name -> cloudless.v1.Rollout
-	28, // 7: cloudless.v1.ApplyWorkloadRequest.labels:type_name -> cloudless.v1.ApplyWorkloadRequest.LabelsEntry
-	31, // 8: cloudless.v1.ApplyWorkloadRequest.spec:type_name -> cloudless.v1.WorkloadSpec
-	1,  // 9: cloudless.v1.ApplyWorkloadResponse.workload:type_name -> cloudless.v1.WorkloadStatus
-	1,  // 10: cloudless.v1.ListWorkloadsResponse.workloads:type_name -> cloudless.v1.WorkloadStatus
-	1,  // 11: cloudless.v1.GetWorkloadResponse.workload:type_name -> cloudless.v1.WorkloadStatus
-	1,  // 12: cloudless.v1.ScaleWorkloadResponse.workload:type_name -> cloudless.v1.WorkloadStatus
-	1,  // 13: cloudless.v1.RestartWorkloadResponse.workload:type_name -> cloudless.v1.WorkloadStatus
-	17, // 14: cloudless.v1.ExplainWorkloadResponse.explanation:type_name -> cloudless.v1.Explanation
-	18, // 15: cloudless.v1.Explanation.verdicts:type_name -> cloudless.v1.Verdict
-	29, // 16: cloudless.v1.Verdict.terms:type_name -> cloudless.v1.Verdict.TermsEntry
-	32, // 17: cloudless.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	32, // 18: cloudless.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
-	22, // 19: cloudless.v1.ExecRequest.start:type_name -> cloudless.v1.ExecStart
-	23, // 20: cloudless.v1.ExecRequest.resize:type_name -> cloudless.v1.TerminalSize
-	30, // 21: cloudless.v1.ExecStart.env:type_name -> cloudless.v1.ExecStart.EnvEntry
-	23, // 22: cloudless.v1.ExecStart.size:type_name -> cloudless.v1.TerminalSize
-	25, // 23: cloudless.v1.ExecResponse.started:type_name -> cloudless.v1.ExecStarted
-	26, // 24: cloudless.v1.ExecResponse.exit:type_name -> cloudless.v1.ExecExit
-	3,  // 25: cloudless.v1.WorkloadService.ApplyWorkload:input_type -> cloudless.v1.ApplyWorkloadRequest
-	5,  // 26: cloudless.v1.WorkloadService.ListWorkloads:input_type -> cloudless.v1.ListWorkloadsRequest
-	7,  // 27: cloudless.v1.WorkloadService.GetWorkload:input_type -> cloudless.v1.GetWorkloadRequest
-	9,  // 28: cloudless.v1.WorkloadService.DeleteWorkload:input_type -> cloudless.v1.DeleteWorkloadRequest
-	11, // 29: cloudless.v1.WorkloadService.ScaleWorkload:input_type -> cloudless.v1.ScaleWorkloadRequest
-	13, // 30: cloudless.v1.WorkloadService.RestartWorkload:input_type -> cloudless.v1.RestartWorkloadRequest
-	15, // 31: cloudless.v1.WorkloadService.ExplainWorkload:input_type -> cloudless.v1.ExplainWorkloadRequest
-	19, // 32: cloudless.v1.WorkloadService.Logs:input_type -> cloudless.v1.LogsRequest
-	21, // 33: cloudless.v1.WorkloadService.Exec:input_type -> cloudless.v1.ExecRequest
-	4,  // 34: cloudless.v1.WorkloadService.ApplyWorkload:output_type -> cloudless.v1.ApplyWorkloadResponse
-	6,  // 35: cloudless.v1.WorkloadService.ListWorkloads:output_type -> cloudless.v1.ListWorkloadsResponse
-	8,  // 36: cloudless.v1.WorkloadService.GetWorkload:output_type -> cloudless.v1.GetWorkloadResponse
-	10, // 37: cloudless.v1.WorkloadService.DeleteWorkload:output_type -> cloudless.v1.DeleteWorkloadResponse
-	12, // 38: cloudless.v1.WorkloadService.ScaleWorkload:output_type -> cloudless.v1.ScaleWorkloadResponse
-	14, // 39: cloudless.v1.WorkloadService.RestartWorkload:output_type -> cloudless.v1.RestartWorkloadResponse
-	16, // 40: cloudless.v1.WorkloadService.ExplainWorkload:output_type -> cloudless.v1.ExplainWorkloadResponse
-	20, // 41: cloudless.v1.WorkloadService.Logs:output_type -> cloudless.v1.LogsResponse
-	24, // 42: cloudless.v1.WorkloadService.Exec:output_type -> cloudless.v1.ExecResponse
-	34, // [34:43] is the sub-list for method output_type
-	25, // [25:34] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	32, // 7: cloudless.v1.WorkloadStatus.stale_since:type_name -> google.protobuf.Timestamp
+	28, // 8: cloudless.v1.ApplyWorkloadRequest.labels:type_name -> cloudless.v1.ApplyWorkloadRequest.LabelsEntry
+	31, // 9: cloudless.v1.ApplyWorkloadRequest.spec:type_name -> cloudless.v1.WorkloadSpec
+	1,  // 10: cloudless.v1.ApplyWorkloadResponse.workload:type_name -> cloudless.v1.WorkloadStatus
+	1,  // 11: cloudless.v1.ListWorkloadsResponse.workloads:type_name -> cloudless.v1.WorkloadStatus
+	1,  // 12: cloudless.v1.GetWorkloadResponse.workload:type_name -> cloudless.v1.WorkloadStatus
+	1,  // 13: cloudless.v1.ScaleWorkloadResponse.workload:type_name -> cloudless.v1.WorkloadStatus
+	1,  // 14: cloudless.v1.RestartWorkloadResponse.workload:type_name -> cloudless.v1.WorkloadStatus
+	17, // 15: cloudless.v1.ExplainWorkloadResponse.explanation:type_name -> cloudless.v1.Explanation
+	18, // 16: cloudless.v1.Explanation.verdicts:type_name -> cloudless.v1.Verdict
+	29, // 17: cloudless.v1.Verdict.terms:type_name -> cloudless.v1.Verdict.TermsEntry
+	32, // 18: cloudless.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	32, // 19: cloudless.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
+	22, // 20: cloudless.v1.ExecRequest.start:type_name -> cloudless.v1.ExecStart
+	23, // 21: cloudless.v1.ExecRequest.resize:type_name -> cloudless.v1.TerminalSize
+	30, // 22: cloudless.v1.ExecStart.env:type_name -> cloudless.v1.ExecStart.EnvEntry
+	23, // 23: cloudless.v1.ExecStart.size:type_name -> cloudless.v1.TerminalSize
+	25, // 24: cloudless.v1.ExecResponse.started:type_name -> cloudless.v1.ExecStarted
+	26, // 25: cloudless.v1.ExecResponse.exit:type_name -> cloudless.v1.ExecExit
+	3,  // 26: cloudless.v1.WorkloadService.ApplyWorkload:input_type -> cloudless.v1.ApplyWorkloadRequest
+	5,  // 27: cloudless.v1.WorkloadService.ListWorkloads:input_type -> cloudless.v1.ListWorkloadsRequest
+	7,  // 28: cloudless.v1.WorkloadService.GetWorkload:input_type -> cloudless.v1.GetWorkloadRequest
+	9,  // 29: cloudless.v1.WorkloadService.DeleteWorkload:input_type -> cloudless.v1.DeleteWorkloadRequest
+	11, // 30: cloudless.v1.WorkloadService.ScaleWorkload:input_type -> cloudless.v1.ScaleWorkloadRequest
+	13, // 31: cloudless.v1.WorkloadService.RestartWorkload:input_type -> cloudless.v1.RestartWorkloadRequest
+	15, // 32: cloudless.v1.WorkloadService.ExplainWorkload:input_type -> cloudless.v1.ExplainWorkloadRequest
+	19, // 33: cloudless.v1.WorkloadService.Logs:input_type -> cloudless.v1.LogsRequest
+	21, // 34: cloudless.v1.WorkloadService.Exec:input_type -> cloudless.v1.ExecRequest
+	4,  // 35: cloudless.v1.WorkloadService.ApplyWorkload:output_type -> cloudless.v1.ApplyWorkloadResponse
+	6,  // 36: cloudless.v1.WorkloadService.ListWorkloads:output_type -> cloudless.v1.ListWorkloadsResponse
+	8,  // 37: cloudless.v1.WorkloadService.GetWorkload:output_type -> cloudless.v1.GetWorkloadResponse
+	10, // 38: cloudless.v1.WorkloadService.DeleteWorkload:output_type -> cloudless.v1.DeleteWorkloadResponse
+	12, // 39: cloudless.v1.WorkloadService.ScaleWorkload:output_type -> cloudless.v1.ScaleWorkloadResponse
+	14, // 40: cloudless.v1.WorkloadService.RestartWorkload:output_type -> cloudless.v1.RestartWorkloadResponse
+	16, // 41: cloudless.v1.WorkloadService.ExplainWorkload:output_type -> cloudless.v1.ExplainWorkloadResponse
+	20, // 42: cloudless.v1.WorkloadService.Logs:output_type -> cloudless.v1.LogsResponse
+	24, // 43: cloudless.v1.WorkloadService.Exec:output_type -> cloudless.v1.ExecResponse
+	35, // [35:44] is the sub-list for method output_type
+	26, // [26:35] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_cloudless_v1_workload_proto_init() }
