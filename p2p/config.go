@@ -58,6 +58,8 @@ type Config struct {
 	aside       uint16 // UDP port that nobody is told
 	peerStreams int    // streams that one peer may have; 0: as many as memory allows
 
+	yield time.Duration // that a peer of a lower ID has to dial first; default yieldDirect
+
 	// Client makes a light mesh for the command line: it dials and accepts
 	// nothing, it neither listens nor relays nor joins topics.
 	Client    bool
@@ -118,6 +120,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.AdmitWithin = positive(c.AdmitWithin, defaultAdmitWithin)
 	c.RefreshEvery = positive(c.RefreshEvery, defaultRefreshEvery)
 	c.ProbeEvery = positive(c.ProbeEvery, defaultProbeEvery)
+	c.yield = positive(c.yield, yieldDirect)
 	if c.Now == nil {
 		c.Now = time.Now
 	}

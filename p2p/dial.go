@@ -150,7 +150,7 @@ func (m *Mesh) connectedFirst(p peer.ID) int {
 // the higher ID lets the other one go first.
 func (m *Mesh) connectDirect(ctx context.Context, p peer.ID) error {
 	if !m.lower(p) {
-		m.pause(yieldDirect)
+		m.pause(m.cfg.yield)
 		if c := m.best(p); c != nil && !isRelayed(c.RemoteMultiaddr()) {
 			return nil
 		}
