@@ -73,7 +73,7 @@ type Config struct {
 
 	AdmitWithin  time.Duration // a peer not admitted after this is disconnected; default 5 s
 	RefreshEvery time.Duration // how often certificates and revocations are looked at; default 5 s
-	ProbeEvery   time.Duration // how often each peer's round trip is measured, ±20 %, with up to 8 of them; default 15 s
+	ProbeEvery   time.Duration // how often each peer's round trip is measured, ±20 %, with up to 8 of them; default 30 s
 
 	Now     func() time.Time      // the clock that certificates are judged by; default time.Now
 	Log     *zap.Logger           // default: none
@@ -83,7 +83,7 @@ type Config struct {
 const (
 	defaultAdmitWithin  = 5 * time.Second
 	defaultRefreshEvery = 5 * time.Second
-	defaultProbeEvery   = 15 * time.Second
+	defaultProbeEvery   = 30 * time.Second
 )
 
 // withDefaults returns the configuration with every zero value replaced, or

@@ -21,7 +21,7 @@ const (
 	probeTimeout  = 5 * time.Second
 	probeServing  = 30 * time.Second // how long one stream may ask
 	probeParallel = 8
-	rttWeight     = 8 // a new measurement counts one eighth, as in TCP
+	rttWeight     = 4 // a new measurement counts a quarter: there are few
 )
 
 // Probe measures a round trip to a member, through its daemon, over the best
@@ -100,10 +100,11 @@ func (m *Mesh) serveProbe() {
 	}))
 }
 
-// probeAll measures every admitted peer again and again.
+// probeAll measures every admitted peer again and again, and one that has never
+// been measured soon.
 func (m *Mesh) probeAll(ctx context.Context) {
-	for {
-		every := m.cfg.ProbeEvery * time.Duration(1+len(m.members(nil))/probeParallel) // so that what many peers cost is bounded
+	for n := 0; ; n++ {
+		every := m.cfg.ProbeEvery / 2 * time.Duration(1+len(m.members(nil))/probeParallel) // so that what many peers cost is bounded
 		pause := every*4/5 + rand.N(every*2/5+1)
 		select {
 		case <-time.After(pause):
@@ -112,16 +113,30 @@ func (m *Mesh) probeAll(ctx context.Context) {
 		}
 		m.counter.TrimIdle(time.Now().Add(-time.Hour))
 		each(m.members(nil), probeParallel, func(s snapshot) {
-			if c := m.best(s.id); c != nil {
-				if rtt, fresh := m.pulses.sample(c, m.cfg.ProbeEvery); fresh {
-					m.observeRTT(s.member.ID, rtt) // for nothing
-					return
-				}
-			}
-			if _, err := m.Probe(ctx, s.member.ID); err != nil && ctx.Err() == nil {
-				m.log.Debug("probe failed", zap.Stringer("peer", s.id), zap.Error(err))
-				m.pulses.use(s.id) // the path may be dead
+			if !m.acknowledged(s, every) && (s.rtt == 0 || n%2 == 0) {
+				m.measure(ctx, s)
 			}
 		})
+	}
+}
+
+// acknowledged takes the round trip of what a peer has acknowledged lately, which
+// costs nothing, and reports whether there was any.
+func (m *Mesh) acknowledged(s snapshot, lately time.Duration) bool {
+	c := m.best(s.id)
+	if c == nil {
+		return false
+	}
+	rtt, ok := m.pulses.sample(c, lately)
+	if ok {
+		m.observeRTT(s.member.ID, rtt)
+	}
+	return ok
+}
+
+func (m *Mesh) measure(ctx context.Context, s snapshot) {
+	if _, err := m.Probe(ctx, s.member.ID); err != nil && ctx.Err() == nil {
+		m.log.Debug("probe failed", zap.Stringer("peer", s.id), zap.Error(err))
+		m.pulses.use(s.id) // the path may be dead
 	}
 }

@@ -14,6 +14,9 @@ import (
 const (
 	maxTopicMessage = 64 << 10 // bytes
 	topicQueue      = 512      // messages per peer and per subscription; libp2p's 32 drop silently
+	// topicHints is how often peers that are not sent a message itself are told that
+	// it exists. Whoever misses one for good pulls it, or hears the next.
+	topicHints = 1
 )
 
 // topics are best effort: whoever needs every message pulls what it missed.
@@ -31,7 +34,10 @@ func newTopics(ctx context.Context, m *Mesh) (*topics, error) {
 	if m.cfg.Client {
 		return t, nil
 	}
+	params := pubsub.DefaultGossipSubParams()
+	params.HistoryGossip = topicHints
 	ps, err := pubsub.NewGossipSub(ctx, m.gated,
+		pubsub.WithGossipSubParams(params),
 		pubsub.WithFloodPublish(true), // small meshes: publish to everybody who listens
 		pubsub.WithPeerOutboundQueueSize(topicQueue),
 		pubsub.WithValidateQueueSize(topicQueue),
