@@ -15,8 +15,8 @@ import (
 // idleWindow is how long an idle node is watched: some rounds of everything
 // that is done every few seconds.
 const (
-	idleWindow = 60 * time.Second
-	settled    = 100 * time.Second // after which what follows a start is over: watched paths, multicast, the first measurement of the bandwidth
+	idleWindow = 2 * time.Minute
+	settled    = 150 * time.Second // after which what follows a start is over: watched paths, multicast, the first measurement of the bandwidth
 )
 
 // usage is what a node has used at a time.
@@ -38,14 +38,23 @@ func (b *bench) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	before, err := used(ctx, d, pid)
+	dev, err := uplink(ctx, d)
 	if err != nil {
 		return err
 	}
-	if err := pause(ctx, idleWindow); err != nil {
+	peers, err := d.Peers(ctx)
+	if err != nil {
 		return err
 	}
-	after, err := used(ctx, d, pid)
+	before, err := used(ctx, d, pid, dev)
+	if err != nil {
+		return err
+	}
+	shares, err := sniff(ctx, d, dev, idleWindow)
+	if err != nil {
+		return err
+	}
+	after, err := used(ctx, d, pid, dev)
 	if err != nil {
 		return err
 	}
@@ -61,6 +70,7 @@ func (b *bench) idle(ctx context.Context) error {
 	percent := 100 * (after.cpu - before.cpu).Seconds() / took.Seconds()
 	traffic := float64(after.bytes-before.bytes) / 1e6 / took.Hours()
 	fmt.Printf("%-32s %.0f MiB RSS, %.2f %% of a core, %.2f MB/h\n", "idle node", kib/1024, percent, traffic)
+	table(shares, peers, took)
 	b.figures = append(b.figures,
 		figure{Name: "idle_rss_mib", Value: kib / 1024, Unit: "MiB"},
 		figure{Name: "idle_cpu_pct", Value: percent, Unit: "%"},
@@ -68,18 +78,24 @@ func (b *bench) idle(ctx context.Context) error {
 	return nil
 }
 
-func used(ctx context.Context, d *testnet.Device, pid int) (usage, error) {
+func used(ctx context.Context, d *testnet.Device, pid int, dev string) (usage, error) {
 	cpu, err := cpuTime(ctx, d, pid)
 	if err != nil {
 		return usage{}, err
 	}
-	bytes, err := uplinkBytes(ctx, d)
+	bytes, err := bytesOf(ctx, d, dev)
 	return usage{time.Now(), cpu, bytes}, err
 }
 
-// uplinkBytes reads the counters of the interface with the default route.
-func uplinkBytes(ctx context.Context, d *testnet.Device) (int64, error) {
-	out, err := d.Output(ctx, "sh", "-c", `dev=$(ip -o route show default | sed 's/.* dev \([^ ]*\).*/\1/'); grep "^ *$dev:" /proc/net/dev`)
+// uplink returns the interface with the default route.
+func uplink(ctx context.Context, d *testnet.Device) (string, error) {
+	out, err := d.Output(ctx, "sh", "-c", `ip -o route show default | sed 's/.* dev \([^ ]*\).*/\1/'`)
+	return strings.TrimSpace(out), err
+}
+
+// bytesOf reads the counters of an interface.
+func bytesOf(ctx context.Context, d *testnet.Device, dev string) (int64, error) {
+	out, err := d.Output(ctx, "grep", "^ *"+dev+":", "/proc/net/dev")
 	if err != nil {
 		return 0, err
 	}

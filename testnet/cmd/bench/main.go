@@ -23,7 +23,7 @@ import (
 
 func main() {
 	testnet.RunInit()
-	if probing() {
+	if probing() || sniffing() {
 		return
 	}
 	binary := flag.String("binary", "bin/cloudless", "the cloudless binary")
