@@ -56,6 +56,9 @@ func (m *Mesh) Dial(ctx context.Context, to api.NodeID, proto string) (Conn, err
 			last = errNotConnected
 			continue
 		}
+		if relay, ok := relayIn(c.RemoteMultiaddr()); ok && proto != api.ProtoProbe {
+			m.pulses.use(relay)
+		}
 		s, err := m.openStream(ctx, c, protocol.ID(proto))
 		if err == nil {
 			return m.newConn(s, member), nil

@@ -39,7 +39,7 @@ type gater struct {
 func (g *gater) InterceptPeerDial(p peer.ID) bool { return isEd25519(p) && !g.m.revoked(p) }
 
 func (g *gater) InterceptAddrDial(p peer.ID, a multiaddr.Multiaddr) bool {
-	return !excluded(a, g.m.cfg.Exclude) && g.m.worthDialling(p, a)
+	return !excluded(a, g.m.cfg.Exclude) && g.m.worthDialling(p, a) && !g.m.deadEnd(a)
 }
 
 // InterceptAccept bounds the handshake: libp2p bears a connection that says

@@ -53,6 +53,10 @@ type Mesh struct {
 	outside  *outside
 	ports    portMapper
 
+	interfaces *interfaces
+	tell       chan struct{}     // this device's record may have changed
+	newer      chan network.Conn // of peers that hold records that are newer
+
 	reserver  *reserver // nil for a client, and for who is public
 	puncher   *holepunch.Service
 	relayMu   sync.Mutex
@@ -84,6 +88,7 @@ func New(cfg Config) (*Mesh, error) {
 		cfg: cfg, log: cfg.Log, metrics: newMetrics(), counter: metrics.NewBandwidthCounter(),
 		instance: rand.Uint64() | 1, complain: rate.Sometimes{Interval: complainEvery},
 		adm: newAdmissions(), claimed: make(map[protocol.ID]bool), pulses: newPulses(), outside: newOutside(),
+		interfaces: newInterfaces(), tell: make(chan struct{}, 1), newer: make(chan network.Conn, pullServing),
 		carried: newRelayMeter(), viaRelays: newRelayMeter(), bundles: newBundles(),
 	}
 	told, err := newAddrsFilter(cfg)
@@ -91,7 +96,7 @@ func New(cfg Config) (*Mesh, error) {
 		return nil, fmt.Errorf("make mesh: %w", err)
 	}
 	m.told = func(addrs []multiaddr.Multiaddr) []multiaddr.Multiaddr {
-		return told(slices.Concat(m.outside.correct(addrs), m.outside.announced(), m.ports.mapped()))
+		return told(m.interfaces.correct(slices.Concat(m.outside.correct(addrs), m.outside.announced(), m.ports.mapped())))
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	// A public device knows its port, and nobody punches to it.
@@ -193,9 +198,12 @@ func (m *Mesh) Run(ctx context.Context) error {
 	if !m.cfg.Client {
 		jobs.Go(func() { m.keeper.run(run) })
 		jobs.Go(func() { m.watchPaths(run) })
+		jobs.Go(func() { m.watchRelays(run) })
 		jobs.Go(func() { m.watchOutside(run) })
+		jobs.Go(func() { m.watchInterfaces(run) })
 		jobs.Go(func() { m.tellRecord(run) })
 		jobs.Go(func() { m.pullRecords(run) })
+		jobs.Go(func() { m.pullBack(run) })
 		vital(m.watchReach)
 		if m.reserver != nil {
 			vital(m.reserver.run)
@@ -257,6 +265,7 @@ func (m *Mesh) spawn(f func()) {
 func (m *Mesh) connected(_ network.Network, c network.Conn) {
 	m.track(c.RemotePeer())
 	m.spawn(func() { m.greet(c) })
+	m.doubtOlder(c)
 	if isRelayed(c.RemoteMultiaddr()) {
 		m.keeper.wake()
 	}

@@ -113,13 +113,7 @@ func (m *Mesh) reached(e any) {
 		m.outside.observe(e.Conn, e.ObservedAddr)
 	case event.EvtLocalAddressesUpdated:
 		if e.Diffs && slices.ContainsFunc(e.Current, func(a event.UpdatedAddress) bool { return a.Action == event.Added }) {
-			m.outside.forgetGlances()
-			m.outside.suspect()
-			m.ports.wake()
-			if len(e.Removed) > 0 {
-				m.spawn(func() { m.leaveSilent(m.host.Network().Conns()) })
-			}
-			m.keeper.reset(nil) // another network: what failed may work now
+			m.readdressed(true, len(e.Removed) > 0)
 		}
 	}
 }

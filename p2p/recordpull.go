@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/cloudless-project/cloudless/api"
@@ -109,6 +108,17 @@ func (b *recordBook) lacking(w pullWant) []pullRecords {
 	return frames
 }
 
+// behind reports whether a member that asks holds a record that is newer.
+func (b *recordBook) behind(w pullWant) bool {
+	ours := b.want(w.Buckets).Have
+	for id, seq := range w.Have {
+		if seq > ours[id] && seq <= maxRecordSeq {
+			return true
+		}
+	}
+	return false
+}
+
 // serveRecords answers pulls of other daemons.
 func (m *Mesh) serveRecords() {
 	m.claim(api.ProtoRecords)
@@ -124,37 +134,46 @@ func (m *Mesh) serveRecords() {
 		}
 		_ = s.SetDeadline(time.Now().Add(pullTimeout))
 		counted := &countedStream{Stream: s, m: m.metrics}
-		if err := m.records.answerPull(counted); err != nil {
+		behind, err := m.records.answerPull(counted)
+		if err != nil {
 			m.metrics.pulls.WithLabelValues("unanswered").Inc()
 			_ = s.Reset()
 			return
 		}
 		m.metrics.pulls.WithLabelValues("answered").Inc()
 		_ = s.Close()
+		if behind {
+			select {
+			case m.newer <- s.Conn():
+			default: // the peer is asked some time or other
+			}
+		}
 	}))
 }
 
-func (b *recordBook) answerPull(rw io.ReadWriter) error {
+// answerPull is the answering side. behind tells that the asker holds something
+// that is newer.
+func (b *recordBook) answerPull(rw io.ReadWriter) (behind bool, err error) {
 	var request pullRequest
 	if err := readFrame(rw, maxPullRequest, &request); err != nil {
-		return err
+		return false, err
 	}
 	if bytes.Equal(request.Root, b.root()) {
-		return writeFrame(rw, maxPullDigest, pullDigest{Same: true})
+		return false, writeFrame(rw, maxPullDigest, pullDigest{Same: true})
 	}
 	if err := writeFrame(rw, maxPullDigest, pullDigest{Buckets: b.digest()}); err != nil {
-		return err
+		return false, err
 	}
 	var want pullWant
 	if err := readFrame(rw, maxPullWant, &want); err != nil {
-		return err
+		return false, err
 	}
 	for _, frame := range b.lacking(want) {
 		if err := writeFrame(rw, maxPullRecords, frame); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return b.behind(want), nil
 }
 
 // askPull is the asking side; every record that comes is handed to take.
@@ -195,17 +214,18 @@ func (b *recordBook) askPull(rw io.ReadWriter, take func(raw []byte)) (same bool
 	return false, errors.New("pull: more records than members")
 }
 
-// pull asks a connected member for the records that this device lacks.
-func (m *Mesh) pull(ctx context.Context, p peer.ID) (err error) {
+// pull asks the member at the other end of a connection, which may be nil, for
+// the records that this device lacks.
+func (m *Mesh) pull(ctx context.Context, c network.Conn) (err error) {
 	defer func() {
 		if err != nil {
 			m.metrics.pulls.WithLabelValues("failed").Inc()
 		}
 	}()
-	c := m.best(p)
 	if c == nil {
 		return errNotConnected
 	}
+	p := c.RemotePeer()
 	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
 	defer cancel()
 	s, err := m.openStream(ctx, c, protocol.ID(api.ProtoRecords))

@@ -19,7 +19,8 @@ func pullOver(t *testing.T, asker, other *recordBook) (bytes int, same bool) {
 	answered := make(chan error, 1)
 	go func() {
 		defer b.Close()
-		answered <- other.answerPull(b)
+		_, err := other.answerPull(b)
+		answered <- err
 	}()
 	same, err := asker.askPull(counter, func(raw []byte) {
 		r, err := openRecord(raw)
@@ -167,7 +168,7 @@ func FuzzPull(f *testing.F) {
 		b := newRecordBook()
 		b.put(record)
 		var out bytes.Buffer
-		_ = b.answerPull(struct {
+		_, _ = b.answerPull(struct {
 			io.Reader
 			io.Writer
 		}{bytes.NewReader(said), &out})
@@ -183,4 +184,29 @@ func FuzzPull(f *testing.F) {
 			t.Error(fmt.Sprint(taken, " records"))
 		}
 	})
+}
+
+// TestWhoAnswersSeesWhatItLacks: the numbers that come with a question tell that
+// the asker has heard more.
+func TestWhoAnswersSeesWhatItLacks(t *testing.T) {
+	a, b := newRecordBook(), newRecordBook()
+	o, other := newOwner(t), newOwner(t)
+	a.put(o.sign(t, 2))
+	b.put(o.sign(t, 1))
+	b.put(other.sign(t, 1))
+	all := make([]int, recordBuckets)
+	for i := range all {
+		all[i] = i
+	}
+	if !b.behind(a.want(all)) {
+		t.Error("a newer record was not noticed")
+	}
+	b.put(o.sign(t, 2))
+	if b.behind(a.want(all)) {
+		t.Error("who holds less counts as ahead")
+	}
+	c := newRecordBook()
+	if !c.behind(a.want(all)) {
+		t.Error("a record of somebody new was not noticed")
+	}
 }

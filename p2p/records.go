@@ -2,10 +2,12 @@ package p2p
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
@@ -33,6 +35,10 @@ const (
 	pullTries = 5                // times that a peer is asked after it came, at most
 	pullAgain = 5 * time.Second  // after an answer it is asked once more: gossip may not have flowed yet
 )
+
+// pullBackPause is how often one peer is asked because it seems to hold something
+// newer. Two that disagree about who is a member would go on with it.
+const pullBackPause = 10 * time.Second
 
 // The ways on which a record comes.
 const (
@@ -157,20 +163,34 @@ func (m *Mesh) ownRecord() (r signedRecord, fresh bool, err error) {
 // and whoever missed it pulls it.
 func (m *Mesh) tellRecord(ctx context.Context) {
 	limit := rate.NewLimiter(rate.Every(publishPause), publishBurst)
-	told := true
+	moves := rate.NewLimiter(rate.Every(publishPause), publishBurst) // whoever has moved cannot wait for the rest to calm down
+	told, moved := true, false
 	for {
 		r, fresh, err := m.ownRecord()
 		if err != nil && told {
 			m.log.Warn("this device's addresses cannot be told", zap.Error(err))
 		}
 		told = err == nil
-		if fresh && limit.Allow() {
+		if fresh && (limit.Allow() || moved && moves.Allow()) {
 			m.records.put(r)
 			m.publishRecord(ctx, r)
 		}
-		if retry.Sleep(ctx, retry.Jitter(recordCheck)) != nil {
+		select {
+		case <-time.After(retry.Jitter(recordCheck)):
+			moved = false
+		case <-m.tell:
+			moved = true
+		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// tellSoon has this device's record looked at now: it has moved.
+func (m *Mesh) tellSoon() {
+	select {
+	case m.tell <- struct{}{}:
+	default:
 	}
 }
 
@@ -234,7 +254,7 @@ func (m *Mesh) pullRecords(ctx context.Context) {
 			next = time.Now().Add(pullPause())
 		}
 		for _, s := range due {
-			err := m.pull(ctx, s.id)
+			err := m.pull(ctx, m.best(s.id))
 			if err != nil && ctx.Err() == nil {
 				m.log.Debug("pulling member records failed", zap.Stringer("peer", s.id), zap.Error(err))
 			}
@@ -245,6 +265,34 @@ func (m *Mesh) pullRecords(ctx context.Context) {
 		if len(asked) > 2*len(daemons)+pullAtOne {
 			clear(asked) // peers that have gone: the others are asked once more
 		}
+	}
+}
+
+// pullBack asks peers that were seen to hold something newer when they asked. Most
+// likely they have moved: the connection that they asked on works, and others to
+// them may not.
+func (m *Mesh) pullBack(ctx context.Context) {
+	last := make(map[peer.ID]time.Time)
+	for {
+		select {
+		case c := <-m.newer:
+			m.askBack(ctx, c, last)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// askBack asks on one connection, unless its peer was asked lately.
+func (m *Mesh) askBack(ctx context.Context, c network.Conn, last map[peer.ID]time.Time) {
+	maps.DeleteFunc(last, func(_ peer.ID, at time.Time) bool { return time.Since(at) > pullBackPause })
+	p := c.RemotePeer()
+	if _, lately := last[p]; lately || c.IsClosed() {
+		return
+	}
+	last[p] = time.Now()
+	if err := m.pull(ctx, c); err != nil && ctx.Err() == nil {
+		m.log.Debug("pulling member records back failed", zap.Stringer("peer", p), zap.Error(err))
 	}
 }
 

@@ -20,6 +20,8 @@ import (
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"go.uber.org/zap"
+
+	"github.com/cloudless-project/cloudless/internal/retry"
 )
 
 const (
@@ -27,8 +29,10 @@ const (
 	maxCandidates = 20               // relays that are tried at once
 	maxCircuitsOf = 50               // addresses that are told of one relay
 	relayRetry    = 15 * time.Second // pause after a relay refused
-	relayAsk      = 2 * time.Second  // pause after a relay could not be asked
+	relayAsk      = 2 * time.Second  // pause after a relay could not be asked; it doubles each time …
+	maxRelayAsk   = 30 * time.Second // … up to this, and ends when the relay is connected
 	reserveWithin = 20 * time.Second // to connect and to reserve
+	answerWithin  = 5 * time.Second  // to answer: a relay that is dead must not keep others from being asked
 	reserveAhead  = 2 * time.Minute  // of its end, a reservation is renewed
 )
 
@@ -48,19 +52,30 @@ type reserver struct {
 	held    map[peer.ID]time.Time // relays with a reservation, and when it ends
 	asking  map[peer.ID]bool      // relays that somebody is busy with …
 	making  map[peer.ID]bool      // … and those among them that get a new reservation
-	pauses  map[peer.ID]time.Time // relays that could not be asked, and until when not to try
-	refused map[peer.ID]time.Time // the same of those that said no
+	pauses  map[peer.ID]*pause    // relays that could not be asked
+	refused map[peer.ID]time.Time // relays that said no, and until when not to try
+}
+
+// pause is when to try a relay again that could not be asked.
+type pause struct {
+	backoff retry.Backoff
+	until   time.Time
 }
 
 func newReserver(m *Mesh) *reserver {
 	return &reserver{
 		m: m, woken: make(chan struct{}, 1), held: make(map[peer.ID]time.Time),
 		asking: make(map[peer.ID]bool), making: make(map[peer.ID]bool),
-		pauses: make(map[peer.ID]time.Time), refused: make(map[peer.ID]time.Time),
+		pauses: make(map[peer.ID]*pause), refused: make(map[peer.ID]time.Time),
 	}
 }
 
+// wake makes r look at the relays again. A nil one, of who needs no relay, sleeps
+// on.
 func (r *reserver) wake() {
+	if r == nil {
+		return
+	}
 	select {
 	case r.woken <- struct{}{}:
 	default:
@@ -125,32 +140,56 @@ func (r *reserver) note(e any) {
 	}
 }
 
+// relays returns those that hold a reservation.
+func (r *reserver) relays() []peer.ID {
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Keys(r.held))
+}
+
+// speaking returns the relays that hold a reservation and answer, in order. The
+// caller holds mu.
+func (r *reserver) speaking() []peer.ID {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(r.held)), func(p peer.ID) bool { return r.m.silence(p) >= relaySilent })
+}
+
 // round asks the relays that are due, and returns those that hold a
-// reservation, in order.
+// reservation, in order. One that has fallen silent is held until others have
+// taken its place, and named only when there is no other.
 func (r *reserver) round(ctx context.Context) []peer.ID {
 	relays := r.m.contacts.relays()
 	rand.Shuffle(len(relays), func(i, j int) { relays[i], relays[j] = relays[j], relays[i] })
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, rests := range []map[peer.ID]time.Time{r.pauses, r.refused} {
-		maps.DeleteFunc(rests, func(_ peer.ID, until time.Time) bool { return now.After(until) })
-	}
+	maps.DeleteFunc(r.refused, func(_ peer.ID, until time.Time) bool { return now.After(until) })
+	maps.DeleteFunc(r.pauses, func(p peer.ID, _ *pause) bool { return !slices.Contains(relays, p) })
+	speaking := r.speaking()
+	speaking = speaking[:min(len(speaking), relaysPerNode)] // one that was silent may have come back
 	for p, end := range r.held {
-		if now.Add(reserveAhead).After(end) {
+		switch lives := slices.Contains(speaking, p); {
+		case len(speaking) >= relaysPerNode && !lives:
+			delete(r.held, p)
+		case now.Add(reserveAhead).After(end):
 			r.ask(ctx, p, r.renew)
 		}
 	}
 	for _, p := range relays {
-		if len(r.held) >= relaysPerNode || len(r.asking) >= maxCandidates {
+		if len(speaking) >= relaysPerNode || len(r.asking) >= maxCandidates {
 			break
 		}
 		_, held := r.held[p]
-		_, paused := r.pauses[p]
 		_, refused := r.refused[p]
-		if !held && !paused && !refused {
+		paused := r.pauses[p] != nil && now.Before(r.pauses[p].until)
+		if !held && !paused && !refused && r.m.silence(p) < relaySilent {
 			r.ask(ctx, p, r.reserve)
 		}
+	}
+	if len(speaking) > 0 {
+		return speaking
 	}
 	return slices.Sorted(maps.Keys(r.held))
 }
@@ -174,7 +213,7 @@ func (r *reserver) ask(ctx context.Context, p peer.ID, how func(context.Context,
 			r.held[p] = end
 			r.wake()
 		case errors.Is(err, errNoRelay):
-			r.pauses[p] = time.Now().Add(relayAsk)
+			r.rest(p)
 		case err != nil && !errors.Is(err, errEnough):
 			delete(r.held, p)
 			r.refused[p] = time.Now().Add(relayRetry)
@@ -182,6 +221,14 @@ func (r *reserver) ask(ctx context.Context, p peer.ID, how func(context.Context,
 			r.wake()
 		}
 	})
+}
+
+// rest leaves a relay alone that could not be asked. The caller holds mu.
+func (r *reserver) rest(p peer.ID) {
+	if r.pauses[p] == nil {
+		r.pauses[p] = &pause{backoff: retry.Backoff{Initial: relayAsk, Max: maxRelayAsk}}
+	}
+	r.pauses[p].until = time.Now().Add(r.pauses[p].backoff.Next())
 }
 
 // reserve makes a reservation at a relay that relays, and is connected directly.
@@ -212,7 +259,7 @@ func (r *reserver) reserve(ctx context.Context, p peer.ID) (end time.Time, err e
 func (r *reserver) begin(p peer.ID) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.held)+len(r.making) >= relaysPerNode {
+	if len(r.speaking())+len(r.making) >= relaysPerNode {
 		return false
 	}
 	r.making[p] = true
@@ -220,8 +267,13 @@ func (r *reserver) begin(p peer.ID) bool {
 }
 
 func (r *reserver) renew(ctx context.Context, p peer.ID) (end time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
 	rsvp, err := client.Reserve(ctx, r.m.gated, peer.AddrInfo{ID: p})
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return end, fmt.Errorf("%w: it does not answer: %w", errNoRelay, err)
+	case err != nil:
 		return end, err
 	}
 	return rsvp.Expiration, nil

@@ -81,6 +81,7 @@ func (m *Mesh) watchOutside(ctx context.Context) {
 			m.ports.wake()
 			m.pulses.giveUp(func(peer.ID) bool { return true })
 			m.keeper.reset(nil)
+			m.tellSoon()
 		}
 	}
 }

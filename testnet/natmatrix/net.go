@@ -35,6 +35,7 @@ type Net struct {
 
 	mu    sync.Mutex
 	nodes map[string]*node
+	hush  bool // nobody is told anything any more
 }
 
 // node is a mesh that runs.
@@ -181,6 +182,10 @@ func (n *Net) gossip() {
 			return
 		}
 		n.mu.Lock()
+		if n.hush {
+			n.mu.Unlock()
+			return
+		}
 		var all []p2p.Contact
 		var behind []*node
 		for _, x := range n.nodes {
@@ -201,6 +206,13 @@ func (n *Net) gossip() {
 			_, _ = x.stdin.Write(append(line, '\n')) // one that has ended needs no news
 		}
 	}
+}
+
+// Hush ends the news of contacts, as when every anchor is off.
+func (n *Net) Hush() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.hush = true
 }
 
 func compare(a, b api.NodeID) int {

@@ -33,6 +33,8 @@ func Scenarios(names ...string) []Scenario {
 	homeA := testnet.Site{Name: "home-a", NAT: testnet.Cone, Devices: []string{"a1", "a2"}}
 	homeB := testnet.Site{Name: "home-b", NAT: testnet.Cone, Devices: []string{"b1"}}
 	homeC := testnet.Site{Name: "home-c", NAT: testnet.Symmetric, Devices: []string{"c1"}}
+	homeD := testnet.Site{Name: "home-d", NAT: testnet.Symmetric, Devices: []string{"d1"}}
+	servers := testnet.Site{Name: "cloud", NAT: testnet.Public, Devices: []string{anchor, "vps2", "vps3"}}
 	full := testnet.Site{Name: "house", NAT: testnet.Cone}
 	for i := range 9 {
 		full.Devices = append(full.Devices, fmt.Sprintf("h%d", i+1))
@@ -83,9 +85,17 @@ func Scenarios(names ...string) []Scenario {
 			sites: []testnet.Site{cloud, homeA, homeC}, run: udpDies,
 		},
 		{
+			Name: "relay-dies", Story: "the relay between two homes is switched off; another one takes its place", within: 3 * time.Minute,
+			sites: []testnet.Site{servers, homeA, homeC, homeD}, run: relayDies,
+		},
+		{
+			Name: "server-moves", Story: "with the anchor off, a server gets another address; those behind NATs find it", within: 3 * time.Minute,
+			sites: []testnet.Site{servers, homeA, homeC}, run: serverMoves,
+		},
+		{
 			Name: "relay-speed", Story: "one stream between two homes that only a relay connects, next to iperf3", Long: true, within: 3 * time.Minute,
 			sites: []testnet.Site{
-				cloud, homeC, {Name: "home-d", NAT: testnet.Symmetric, Devices: []string{"d1"}},
+				cloud, homeC, homeD,
 				{Name: "office-e", NAT: testnet.Symmetric, NoUDP: true, Devices: []string{"e1"}},
 				{Name: "office-f", NAT: testnet.Symmetric, NoUDP: true, Devices: []string{"f1"}},
 			}, run: relaySpeed,
