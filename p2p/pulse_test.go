@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -90,6 +91,19 @@ func TestSignsOfLife(t *testing.T) {
 			}
 			if !u.lives(c, time.Minute) || u.isSilent(c) {
 				t.Error("a connection that has just answered does not live")
+			}
+			acknowledged := func() bool { // as the mesh itself sees it
+				return slices.ContainsFunc(x.members(nil), func(s snapshot) bool { return x.acknowledged(s, time.Minute) })
+			}
+			if transport == transportTCP {
+				if acknowledged() {
+					t.Error("a round trip over TCP is known without a probe")
+				}
+				return
+			}
+			eventually(t, "the round trip is known without a probe", acknowledged)
+			if _, rtt := x.Path(y.ID()); rtt <= 0 {
+				t.Errorf("the round trip is %v", rtt)
 			}
 		})
 	}
