@@ -51,15 +51,19 @@ var (
 //
 // Lines come in at the TCP port of the mesh. They exist only beside an admission: a
 // peer must be admitted to open one, and when its admission ends its lines do.
-// There are none to peers behind a NAT or a relay; the way out is a stream.
+// Where only a relay connects two members, their lines lead through it
+// (line_relayed.go). Where there is no other way, the way out is a stream.
 type Lines struct {
 	m        *Mesh
 	roles    []api.Role
 	security *tlsTransport
 	accepted chan *line
-	ctx      context.Context
-	cancel   context.CancelFunc
-	metrics  *lineMetrics
+	// handshakes are those that go on because others want lines.
+	handshakes chan struct{}
+	crossings  *crossings // lines of others that wait for their ends
+	ctx        context.Context
+	cancel     context.CancelFunc
+	metrics    *lineMetrics
 
 	mu    sync.Mutex
 	count map[peer.ID]int
@@ -77,7 +81,7 @@ func (m *Mesh) Lines(roles ...api.Role) (*Lines, error) {
 	}
 	l := &Lines{
 		m: m, roles: roles, security: security, accepted: make(chan *line, lineBacklog),
-		count: make(map[peer.ID]int), deaf: make(map[peer.ID]time.Time),
+		handshakes: make(chan struct{}, lineBacklog), crossings: newCrossings(), count: make(map[peer.ID]int), deaf: make(map[peer.ID]time.Time),
 	}
 	if l.metrics, err = newLineMetrics(m.cfg.Metrics); err != nil {
 		return nil, fmt.Errorf("register metrics of lines: %w", err)
@@ -89,9 +93,9 @@ func (m *Mesh) Lines(roles ...api.Role) (*Lines, error) {
 		l.cancel()
 		return nil, fmt.Errorf("listen for lines: %w", err)
 	}
-	handshakes := make(chan struct{}, lineBacklog)
+	l.serveRelayed()
 	for _, door := range doors {
-		m.spawn(func() { l.serve(door, handshakes) })
+		m.spawn(func() { l.serve(door) })
 	}
 	return l, nil
 }
@@ -109,7 +113,7 @@ func (l *Lines) Accept() (Conn, error) {
 	}
 }
 
-// Dial opens a line to a member that is connected directly.
+// Dial opens a line to a member that is connected, directly or through a relay.
 func (l *Lines) Dial(ctx context.Context, to api.NodeID) (Conn, error) {
 	p, err := peer.Decode(string(to))
 	if err != nil {
@@ -123,18 +127,31 @@ func (l *Lines) Dial(ctx context.Context, to api.NodeID) (Conn, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lineTimeout)
 	defer cancel()
-	last := errNoLine
-	for _, addr := range l.m.lineAddrs(p) {
-		var c *line
-		if c, last = l.dial(ctx, p, addr); last == nil {
-			return c, nil
-		}
+	c, last := l.dialBest(ctx, p)
+	if last == nil {
+		return c, nil
 	}
 	if !errors.Is(last, errManyLines) {
 		l.setDeaf(p)
 	}
 	l.metrics.failed.Inc()
 	return nil, fmt.Errorf("open line to %s: %w", to, last)
+}
+
+// dialBest opens a line the way the best connection to p goes.
+func (l *Lines) dialBest(ctx context.Context, p peer.ID) (c *line, err error) {
+	if best := l.m.best(p); best != nil {
+		if relay, ok := relayIn(best.RemoteMultiaddr()); ok {
+			return l.dialRelayed(ctx, p, relay)
+		}
+	}
+	err = errNoLine
+	for _, addr := range l.m.lineAddrs(p) {
+		if c, err = l.dial(ctx, p, addr); err == nil {
+			return c, nil
+		}
+	}
+	return nil, err
 }
 
 // lineAddrs are the TCP addresses of the host that a peer is connected from. Its
@@ -163,14 +180,8 @@ func (m *Mesh) lineAddrs(p peer.ID) []multiaddr.Multiaddr {
 }
 
 func (l *Lines) dial(ctx context.Context, p peer.ID, addr multiaddr.Multiaddr) (*line, error) {
-	scope, err := l.m.host.Network().ResourceManager().OpenConnection(network.DirOutbound, true, addr)
+	raw, scope, err := l.connect(ctx, addr)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errManyLines, err)
-	}
-	var dialer manet.Dialer
-	raw, err := dialer.DialContext(ctx, addr)
-	if err != nil {
-		scope.Done()
 		return nil, err
 	}
 	secured, err := l.security.SecureOutbound(ctx, whole{raw}, p)
@@ -178,11 +189,11 @@ func (l *Lines) dial(ctx context.Context, p peer.ID, addr multiaddr.Multiaddr) (
 		scope.Done()
 		return nil, fmt.Errorf("secure: %w", err)
 	}
-	return l.open(secured.(*secureConn), raw, scope)
+	return l.open(secured.(*secureConn), raw, scope, nil)
 }
 
 // serve accepts lines at one of the ports.
-func (l *Lines) serve(door transport.GatedMaListener, handshakes chan struct{}) {
+func (l *Lines) serve(door transport.GatedMaListener) {
 	stop := context.AfterFunc(l.ctx, func() { _ = door.Close() })
 	defer stop()
 	for {
@@ -191,9 +202,9 @@ func (l *Lines) serve(door transport.GatedMaListener, handshakes chan struct{}) 
 			return // the mesh has closed its port
 		}
 		select {
-		case handshakes <- struct{}{}:
+		case l.handshakes <- struct{}{}:
 			l.m.spawn(func() {
-				defer func() { <-handshakes }()
+				defer func() { <-l.handshakes }()
 				l.accept(raw, scope)
 			})
 		default:
@@ -206,17 +217,37 @@ func (l *Lines) serve(door transport.GatedMaListener, handshakes chan struct{}) 
 func (l *Lines) accept(raw manet.Conn, scope network.ConnManagementScope) {
 	ctx, cancel := context.WithTimeout(l.ctx, lineTimeout)
 	defer cancel()
-	secured, err := l.security.SecureInbound(ctx, whole{raw}, "")
+	_ = raw.SetReadDeadline(time.Now().Add(lineTimeout))
+	t, rest, err := readTicket(raw)
+	_ = raw.SetReadDeadline(time.Time{})
+	if err == nil && rest == nil {
+		l.m.gate.secured(raw)
+		if l.crossings.arrive(t, raw, scope) {
+			return
+		}
+		err = errors.New("no such ticket")
+	}
+	if err != nil {
+		scope.Done()
+		_ = raw.Close()
+		return
+	}
+	secured, err := l.security.SecureInbound(ctx, whole{rest}, "")
 	if err != nil {
 		scope.Done()
 		return
 	}
 	l.m.gate.secured(raw)
-	c, err := l.open(secured.(*secureConn), raw, scope)
+	c, err := l.open(secured.(*secureConn), raw, scope, nil)
 	if err != nil {
 		l.m.log.Debug("line refused", zap.Stringer("peer", secured.RemotePeer()), zap.Error(err))
 		return
 	}
+	l.hand(c)
+}
+
+// hand gives a line to whoever accepts them.
+func (l *Lines) hand(c *line) {
 	select {
 	case l.accepted <- c:
 	default:
@@ -224,8 +255,9 @@ func (l *Lines) accept(raw manet.Conn, scope network.ConnManagementScope) {
 	}
 }
 
-// open makes a line of a connection whose other end has proved who it is.
-func (l *Lines) open(secured *secureConn, raw manet.Conn, scope network.ConnManagementScope) (*line, error) {
+// open makes a line of a connection whose other end has proved who it is. via counts
+// what goes through the relay that raw leads to; it is nil where there is none.
+func (l *Lines) open(secured *secureConn, raw manet.Conn, scope network.ConnManagementScope, via *relayCount) (*line, error) {
 	p := secured.RemotePeer()
 	refuse := func(err error) (*line, error) {
 		scope.Done()
@@ -250,15 +282,18 @@ func (l *Lines) open(secured *secureConn, raw manet.Conn, scope network.ConnMana
 		return refuse(errManyLines)
 	}
 	c := &line{
-		secureConn: secured, raw: raw, member: member, path: classify(raw.RemoteMultiaddr()), lines: l, peer: p,
+		secureConn: secured, raw: raw, member: member, path: classify(raw.RemoteMultiaddr()), lines: l, peer: p, via: via,
 		closed: make(chan struct{}),
+	}
+	if via != nil {
+		c.path = api.PathRelayed
 	}
 	c.end = sync.OnceFunc(func() {
 		close(c.closed)
 		scope.Done()
 		l.release(p)
 	})
-	l.m.spawn(c.watch)
+	l.m.spawn(func() { l.watch(p, raw, c.closed, func() { _ = c.Reset() }) })
 	return c, nil
 }
 
@@ -312,6 +347,7 @@ type line struct {
 	path   api.Path
 	lines  *Lines
 	peer   peer.ID
+	via    *relayCount // of the relay, nil without one
 	closed chan struct{}
 	end    func() // gives back what the line holds
 }
@@ -325,6 +361,9 @@ func (c *line) Read(b []byte) (int, error) {
 	n, err := c.secureConn.Read(b)
 	c.lines.m.counter.LogRecvMessage(int64(n))
 	c.lines.m.counter.LogRecvMessageStream(int64(n), protoLine, c.peer)
+	if c.via != nil {
+		c.via.sent.Add(uint64(n))
+	}
 	return n, err
 }
 
@@ -332,6 +371,9 @@ func (c *line) Write(b []byte) (int, error) {
 	n, err := c.secureConn.Write(b)
 	c.lines.m.counter.LogSentMessage(int64(n))
 	c.lines.m.counter.LogSentMessageStream(int64(n), protoLine, c.peer)
+	if c.via != nil {
+		c.via.received.Add(uint64(n))
+	}
 	return n, err
 }
 
@@ -349,39 +391,6 @@ func (c *line) Close() error {
 func (c *line) Reset() error {
 	c.end()
 	return c.raw.Close()
-}
-
-// watch cuts the line when the peer is admitted no more, when it acknowledges no
-// more, or when the mesh ends.
-func (c *line) watch() {
-	adm := c.lines.m.adm
-	var quiet silence
-	look := time.NewTicker(lineSilence / 4)
-	defer look.Stop()
-	for {
-		adm.mu.Lock()
-		r := adm.records[c.peer]
-		if r == nil || r.member == nil || r.member.Lapsed {
-			adm.mu.Unlock()
-			_ = c.Reset()
-			return
-		}
-		changed := r.changed
-		adm.mu.Unlock()
-		select {
-		case <-changed:
-		case <-look.C:
-			if quiet.since(time.Now(), acknowledgements(c.raw)) > lineSilence {
-				_ = c.Reset()
-				return
-			}
-		case <-c.closed:
-			return
-		case <-c.lines.ctx.Done():
-			_ = c.Reset()
-			return
-		}
-	}
 }
 
 // whole reports the end of TCP as an error of its own. crypto/tls takes io.EOF,

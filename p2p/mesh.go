@@ -61,6 +61,7 @@ type Mesh struct {
 	puncher   *holepunch.Service
 	relayMu   sync.Mutex
 	relay     *relay.Relay
+	limit     *shares     // of what relay carries; nil without a limit
 	carried   *relayMeter // by this device for others
 	viaRelays *relayMeter // by others for this device
 	bundles   *bundles

@@ -48,7 +48,7 @@ func (m *Mesh) startRelay() error {
 	if err != nil {
 		return err
 	}
-	m.relay = r
+	m.relay, m.limit = r, limit
 	if limit != nil {
 		m.spawn(func() { limit.run(m.ctx) })
 	}

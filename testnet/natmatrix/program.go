@@ -63,6 +63,7 @@ type order struct {
 	Echo     api.NodeID // send a megabyte there and back
 	Flow     api.NodeID // open a small stream there again and again
 	Pour     api.NodeID // fill one stream there for some seconds
+	Line     bool       // … or a line
 }
 
 // Report is a line that the program prints.
@@ -105,6 +106,7 @@ type FlowReport struct {
 // device is the program's state.
 type device struct {
 	mesh  *p2p.Mesh
+	lines *p2p.Lines
 	begun time.Time
 	mu    sync.Mutex
 	peers map[api.NodeID]*PeerReport
@@ -216,7 +218,7 @@ func (d *device) obey(ctx context.Context, o order) {
 		go d.megabyte(ctx, o.Echo)
 	}
 	if o.Pour != "" {
-		go d.pour(ctx, o.Pour)
+		go d.pour(ctx, o.Pour, o.Line)
 	}
 	if o.Flow != "" {
 		go d.flow(ctx, o.Flow)

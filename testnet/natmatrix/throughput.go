@@ -9,9 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"time"
 
 	"github.com/cloudless-project/cloudless/api"
+	"github.com/cloudless-project/cloudless/p2p"
 	"github.com/cloudless-project/cloudless/testnet"
 )
 
@@ -22,33 +24,40 @@ const (
 	iperfPort  = "5999"
 )
 
-// serveSink swallows what it is sent and answers with how much that was.
+// serveSink swallows what it is sent, on streams and on lines, and answers with
+// how much that was.
 func (d *device) serveSink() error {
 	l, err := d.mesh.Listen(protoSink)
 	if err != nil {
 		return err
 	}
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, c, make([]byte, 256<<10))
-				if err == nil {
-					_ = binary.Write(c, binary.BigEndian, uint64(n))
-				}
-			}()
-		}
-	}()
+	if d.lines, err = d.mesh.Lines(api.RoleNode); err != nil {
+		return err
+	}
+	go swallow(l.Accept)
+	go swallow(func() (net.Conn, error) { return d.lines.Accept() })
 	return nil
 }
 
-// pour fills one stream to a peer for a while.
-func (d *device) pour(ctx context.Context, id api.NodeID) {
-	rate, path, err := d.fill(ctx, id)
+func swallow(accept func() (net.Conn, error)) {
+	for {
+		c, err := accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, c, make([]byte, 256<<10))
+			if err == nil {
+				_ = binary.Write(c, binary.BigEndian, uint64(n))
+			}
+		}()
+	}
+}
+
+// pour fills one stream, or line, to a peer for a while.
+func (d *device) pour(ctx context.Context, id api.NodeID, line bool) {
+	rate, path, err := d.fill(ctx, id, line)
 	d.change(id, func(r *PeerReport) {
 		r.Pour = PourReport{Done: true, BitsPerSecond: rate, Path: path}
 		if err != nil {
@@ -57,10 +66,14 @@ func (d *device) pour(ctx context.Context, id api.NodeID) {
 	})
 }
 
-func (d *device) fill(ctx context.Context, id api.NodeID) (float64, api.Path, error) {
+func (d *device) fill(ctx context.Context, id api.NodeID, line bool) (float64, api.Path, error) {
 	ctx, cancel := context.WithTimeout(ctx, pourFor+pourWithin)
 	defer cancel()
-	c, err := d.mesh.Dial(ctx, id, protoSink)
+	open := func() (p2p.Conn, error) { return d.mesh.Dial(ctx, id, protoSink) }
+	if line {
+		open = func() (p2p.Conn, error) { return d.lines.Dial(ctx, id) }
+	}
+	c, err := open()
 	if err != nil {
 		return 0, api.PathNone, err
 	}
@@ -82,17 +95,21 @@ func (d *device) fill(ctx context.Context, id api.NodeID) (float64, api.Path, er
 	return 8 * float64(n) / time.Since(begun).Seconds(), c.Path(), nil
 }
 
-// relaySpeed compares one stream between two homes that only a relay connects
-// with what iperf3 moves from one of them to the relay: once over QUIC, once
-// between two that have no UDP.
+// relaySpeed compares what goes through a relay between two homes that only it
+// connects with what iperf3 moves from one of them to the relay: on a line, as
+// flows that carry a lot get one, and on one stream, over QUIC and between two
+// that have no UDP.
 func relaySpeed(ctx context.Context, n *Net) ([]Figure, error) {
 	plain, err := iperf(ctx, n.Lab.Device("c1"), n.Lab.Device(anchor))
 	if err != nil {
 		return nil, err
 	}
 	var figures []Figure
-	for _, x := range []struct{ name, from, to string }{{"relay_gbit", "c1", "d1"}, {"relay_tcp_gbit", "e1", "f1"}} {
-		gbit, err := n.relayed(ctx, x.from, x.to)
+	for _, x := range []struct {
+		name, from, to string
+		line           bool
+	}{{"relay_gbit", "c1", "d1", true}, {"relay_stream_gbit", "c1", "d1", false}, {"relay_tcp_gbit", "e1", "f1", false}} {
+		gbit, err := n.relayed(ctx, x.from, x.to, x.line)
 		if err != nil {
 			return figures, err
 		}
@@ -101,9 +118,9 @@ func relaySpeed(ctx context.Context, n *Net) ([]Figure, error) {
 	return figures, nil
 }
 
-// relayed fills a stream between two devices, and returns how many Gbit/s
-// arrived.
-func (n *Net) relayed(ctx context.Context, from, to string) (float64, error) {
+// relayed fills a stream, or a line, between two devices, and returns how many
+// Gbit/s arrived.
+func (n *Net) relayed(ctx context.Context, from, to string, line bool) (float64, error) {
 	if err := n.startAll(ctx, from, to); err != nil {
 		return 0, err
 	}
@@ -112,7 +129,7 @@ func (n *Net) relayed(ctx context.Context, from, to string) (float64, error) {
 	if err := errors.Join(n.awaitPath(ctx, from, to, api.PathRelayed), n.awaitPath(ctx, to, from, api.PathRelayed)); err != nil {
 		return 0, err
 	}
-	if err := n.order(from, order{Pour: n.Report(to).Contact.ID}); err != nil {
+	if err := n.order(from, order{Pour: n.Report(to).Contact.ID, Line: line}); err != nil {
 		return 0, err
 	}
 	if err := n.Await(ctx, "a stream to be filled", func() bool { return n.Sees(from, to).Pour.Done }); err != nil {
