@@ -200,12 +200,20 @@ func (d *daemon) logRemoved(why error) {
 // farewell implements p2p.Farewell.
 type farewell struct{ d *daemon }
 
+// removalNotice is a revocation for the node itself, which may have been away
+// since before the authority that signed it: so it comes with the generations
+// that lead there.
+type removalNotice struct {
+	api.Revocation
+	Issuers []byte `json:"issuers,omitempty"`
+}
+
 func (f farewell) Notice(peer api.NodeID) []byte {
 	r, dead := f.d.admission.revoked.get(peer)
 	if !dead || len(r.Signature) == 0 {
 		return nil
 	}
-	notice, err := json.Marshal(r)
+	notice, err := json.Marshal(removalNotice{r, f.d.admission.trusts().IssuersOf(r)})
 	if err != nil {
 		return nil
 	}
@@ -213,9 +221,13 @@ func (f farewell) Notice(peer api.NodeID) []byte {
 }
 
 func (f farewell) Heard(from api.NodeID, notice []byte) {
-	var r api.Revocation
-	if json.Unmarshal(notice, &r) != nil || api.NodeID(r.ID) != f.d.self {
+	var n removalNotice
+	if json.Unmarshal(notice, &n) != nil || api.NodeID(n.ID) != f.d.self {
 		return
 	}
-	f.d.revoke(f.d.proven(from, []api.Revocation{r}), fromRefusal)
+	if err := f.d.admission.trusts().VerifyRevocationBy(n.Revocation, n.Issuers); err != nil {
+		f.d.log.Warn("a peer says that this node was removed, and that is not the authority's word", zap.String("peer", string(from)), zap.Error(err))
+		return
+	}
+	f.d.revoke([]api.Revocation{n.Revocation}, fromRefusal)
 }

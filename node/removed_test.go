@@ -213,6 +213,44 @@ func TestLiarRemovesNobody(t *testing.T) {
 	}
 }
 
+// A node that was away while the authority changed, as often as it can, is
+// convinced of its removal all the same: the notice leads there, and fits.
+func TestRemovalIsProvedByItsLineage(t *testing.T) {
+	b := newBureau(t)
+	d, _ := listener(t, b)
+	for range identity.MaxAuthorities - 1 {
+		next, err := b.authority.Succeed(time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.authority, err = next.IssuingAs(next.Generations()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signed, err := b.authority.Revoke(api.Revocation{ID: string(d.self), Reason: strings.Repeat("x", identity.MaxRevocationReason), At: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	farewell{d}.Heard("messenger", mustJSON(t, signed))
+	if d.admission.removed() != nil {
+		t.Fatal("it believes an authority that it does not know")
+	}
+	knows, _ := listener(t, b)
+	knows.admission.trust = b.authority.Trust()
+	knows.admission.revoked.learn([]api.Revocation{signed})
+	notice := farewell{knows}.Notice(d.self)
+	if len(notice) > 10<<10 { // what p2p carries
+		t.Errorf("the notice has %d bytes", len(notice))
+	}
+	farewell{d}.Heard("messenger", notice)
+	if err := d.admission.removed(); err == nil {
+		t.Error("the notice convinces nobody")
+	}
+	if d.admission.trusts().Generations() != 1 {
+		t.Error("it believes more than that it was removed")
+	}
+}
+
 func mustJSON(t *testing.T, v any) []byte {
 	t.Helper()
 	raw, err := json.Marshal(v)

@@ -6,8 +6,9 @@ import (
 	"github.com/cloudless-project/cloudless/api"
 )
 
-// maxNotice is how many bytes a notice of removal may have.
-const maxNotice = 2 << 10
+// maxNotice is how many bytes a notice of removal may have: it brings the
+// authorities along that succeeded each other, each of some 500 bytes.
+const maxNotice = 10 << 10
 
 // Farewell tells removed members that they are. A peer that was removed while
 // it was away is let in as far as hello, to be told, and is then disconnected.

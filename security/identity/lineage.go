@@ -250,6 +250,47 @@ func (t Trust) VerifyRevocation(r api.Revocation) error {
 	return err
 }
 
+// IssuersOf returns the generations that lead from the founding one to the one
+// that signed a revocation, for somebody who has not heard of them: DER, the
+// newest first, as they follow a certificate. There are none when the founding
+// one signed it.
+func (t Trust) IssuersOf(r api.Revocation) (issuers []byte) {
+	if len(t.lineage) == 0 {
+		return nil
+	}
+	for signer, ca := range t.lineage {
+		if verifyRevocation(r, ca, ClusterID(t.lineage[0])) == nil {
+			for i := signer; i > 0; i-- {
+				issuers = append(issuers, t.lineage[i].Raw...)
+			}
+			return issuers
+		}
+	}
+	return nil
+}
+
+// VerifyRevocationBy is VerifyRevocation for a revocation that comes with the
+// generations which lead to its signer. They must be those that are known, and
+// succeed them; nothing but the revocation is believed on their account.
+func (t Trust) VerifyRevocationBy(r api.Revocation, issuers []byte) error {
+	err := t.VerifyRevocation(r)
+	if err == nil || len(issuers) == 0 {
+		return err
+	}
+	certs, err := parseChain(issuers)
+	if err != nil {
+		return err
+	}
+	lineage, err := t.follow(certs)
+	if err != nil {
+		return err
+	}
+	if len(lineage) < t.oldest {
+		return api.Errorf(api.KindDenied, "%w: authority %d of the cluster signed the revocation of %s", ErrRetired, len(lineage), clip(r.ID, maxSubjectName))
+	}
+	return verifyRevocation(r, lineage[len(lineage)-1], ClusterID(t.lineage[0]))
+}
+
 func rawOf(certs []*x509.Certificate) [][]byte {
 	out := make([][]byte, len(certs))
 	for i, c := range certs {

@@ -227,3 +227,55 @@ func FuzzTrust(f *testing.F) {
 		_, _ = trust.WithOwn(cert)
 	})
 }
+
+// Who knows the founding authority alone is convinced of a removal by the
+// generations that lead to its signer, and by nothing else.
+func TestRevocationComesWithItsIssuers(t *testing.T) {
+	first := newAuthority(t)
+	second := succeed(t, first)
+	third := succeed(t, second)
+	away := TrustIn(first.Certificate())
+	revoke := func(a *Authority) api.Revocation {
+		t.Helper()
+		r, err := a.Revoke(api.Revocation{ID: "gone", Reason: "sold", At: now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	r := revoke(third)
+	issuers := third.Trust().IssuersOf(r)
+	if err := away.VerifyRevocationBy(r, issuers); err != nil {
+		t.Errorf("with its issuers: %v", err)
+	}
+	if issuers := third.Trust().IssuersOf(revoke(first)); issuers != nil {
+		t.Errorf("%d bytes lead to the founding authority", len(issuers))
+	}
+	if away.Generations() != 1 {
+		t.Error("it believes them from now on")
+	}
+	forked := succeed(t, first) // by who has stolen the founding key
+	retired, err := TrustIn(first.Certificate()).With(third.Lineage(), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	altered := r
+	altered.ID = "another"
+	for name, c := range map[string]struct {
+		trust   Trust
+		r       api.Revocation
+		issuers []byte
+	}{
+		"without them":          {away, r, nil},
+		"with half of them":     {away, r, third.Trust().IssuersOf(revoke(second))},
+		"of another revocation": {away, altered, issuers},
+		"of another cluster":    {TrustIn(newAuthority(t).Certificate()), r, issuers},
+		"garbage":               {away, r, []byte("garbage")},
+		"a branch":              {third.Trust(), revoke(forked), forked.Trust().IssuersOf(revoke(forked))},
+		"a retired one":         {retired, revoke(second), third.Trust().IssuersOf(revoke(second))},
+	} {
+		if err := c.trust.VerifyRevocationBy(c.r, c.issuers); api.KindOf(err) != api.KindDenied {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
