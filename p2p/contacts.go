@@ -161,6 +161,13 @@ func (c *contacts) relays() []peer.ID {
 	return out
 }
 
+// anchor reports whether p is an anchor as far as the view says.
+func (c *contacts) anchor(p peer.ID) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.byID[p].anchor
+}
+
 func (c *contacts) anchors() []peer.ID { return c.filter(func(k contact) bool { return k.anchor }) }
 
 // filter returns those of the view for which keep, which is asked with mu held,

@@ -104,6 +104,7 @@ func (m *Mesh) connect(ctx context.Context, p peer.ID) error {
 func (m *Mesh) connectKnown(ctx context.Context, p peer.ID) error {
 	m.offerAddrs(p)
 	if err := m.host.Connect(network.WithAllowLimitedConn(ctx, "cloudless"), peer.AddrInfo{ID: p}); err != nil {
+		m.meetSuccessor(p, err)
 		return dialFailure(err)
 	}
 	return nil

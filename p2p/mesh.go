@@ -44,6 +44,7 @@ type Mesh struct {
 	topics   *topics
 	records  *recordBook
 	passing  *rate.Limiter // of records of others
+	meeting  *rate.Limiter // whoever answers in the place of an anchor
 	finder   *finder       // nil for a client
 	enrol    *enrolServer
 	reach    reach
@@ -109,6 +110,7 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m.gated = &gatedHost{basicHost: m.host, m: m}
 	m.contacts, m.records, m.passing = newContacts(m.host.ID(), cfg.Contacts), newRecordBook(), rate.NewLimiter(rate.Every(passPause), passBurst)
+	m.meeting = rate.NewLimiter(rate.Every(meetPause), meetBurst)
 	m.keeper = newKeeper(m)
 	m.enrol = newEnrolServer(m)
 	if err := m.wire(m.gate); err != nil {
