@@ -90,6 +90,9 @@ func (c *Config) complete() error {
 	c.SnapshotEvery = cmp.Or(c.SnapshotEvery, snapshotEvery)
 	c.RaftTiming = cmp.Or(c.RaftTiming, "auto")
 	c.Cluster = cmp.Or(c.Cluster, "home")
+	if err := api.ValidateName("--cluster", c.Cluster); c.Init && err != nil {
+		return err
+	}
 	c.CgroupParent = cmp.Or(c.CgroupParent, "/cloudless")
 	return c.check()
 }

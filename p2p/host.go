@@ -3,6 +3,7 @@ package p2p
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,6 +25,8 @@ import (
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/cloudless-project/cloudless/api"
 )
 
 const (
@@ -94,9 +97,19 @@ func newHost(cfg Config, gater *gater, counter *metrics.BandwidthCounter, told a
 	opts = append(opts, reachabilityOptions(cfg, ports)...)
 	h, err := libp2p.New(opts...)
 	if err != nil {
-		return nil, fmt.Errorf("start libp2p host: %w", err)
+		return nil, startError(err)
 	}
 	return h.(basicHost), nil
+}
+
+// startError tells a person what to do about a port that is taken, which is why
+// most hosts do not start. libp2p says so in words only.
+func startError(err error) error {
+	if strings.Contains(err.Error(), "failed to listen") {
+		return api.Errorf(api.KindConflict, "cannot listen for peers: %w", err).
+			WithHint("free the port, or choose other addresses with --listen, e.g. /ip4/0.0.0.0/udp/4719/quic-v1 and /ip4/0.0.0.0/tcp/4719")
+	}
+	return fmt.Errorf("start libp2p host: %w", err)
 }
 
 func reachabilityOptions(cfg Config, ports *portMapper) []libp2p.Option {

@@ -44,7 +44,8 @@ func Explain(in reconcile.Input, name string) (Explanation, error) {
 	}
 	at := slices.IndexFunc(in.Workloads, func(w api.Workload) bool { return w.Name == workload })
 	if at < 0 {
-		return Explanation{}, api.Errorf(api.KindNotFound, "there is no workload or replica %q", name)
+		return Explanation{}, api.Errorf(api.KindNotFound, "there is no workload or replica %q", name).
+			WithHint("see what there is with: cloudless workload list")
 	}
 	w := &in.Workloads[at]
 	weights := in.Weights

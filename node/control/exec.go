@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/cloudless-project/cloudless/api"
@@ -63,7 +64,12 @@ func (s *workloadServer) execTarget(target string) (api.Replica, error) {
 	}
 	best := slices.MaxFunc(found, func(a, b api.Replica) int { return rank(a) - rank(b) })
 	if !best.State.Active() {
-		return best, api.Errorf(api.KindUnplaced, "no replica of %s runs: %s is %s %s", target, best.ID, best.State, best.Reason)
+		state := strings.ToLower(string(best.State))
+		if best.Reason != "" {
+			state += ": " + best.Reason
+		}
+		return best, api.Errorf(api.KindUnplaced, "no replica of %s runs; %s is %s", target, best.ID, state).
+			WithHint("see \"cloudless workload show %s\"", best.Workload)
 	}
 	return best, nil
 }

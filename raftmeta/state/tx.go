@@ -115,7 +115,11 @@ func checkVersion(kind, name string, have, want uint64) error {
 }
 
 func notFound(kind, name string) error {
-	return api.Errorf(api.KindNotFound, "there is no %s %s", kind, clip(name))
+	e := api.Errorf(api.KindNotFound, "there is no %s %s", kind, clip(name))
+	if kind == "cluster" {
+		return e // nobody can name another one
+	}
+	return e.WithHint("see what there is with: cloudless %s list", kind)
 }
 
 // edited returns labels with changes made, sharing nothing with the original.
