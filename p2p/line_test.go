@@ -27,7 +27,7 @@ func lined(t *testing.T) (n1, n2 *node, l1, l2 *Lines) {
 	return n1, n2, l1, l2
 }
 
-func linesOf(t *testing.T, n *node) *Lines {
+func linesOf(t testing.TB, n *node) *Lines {
 	t.Helper()
 	l, err := n.Lines(api.RoleNode)
 	if err != nil {
@@ -51,7 +51,7 @@ func linePair(t *testing.T, from *Lines, to *Lines) (dialled, accepted Conn) {
 	return dialled, accepted
 }
 
-func accept(t *testing.T, l *Lines) Conn {
+func accept(t testing.TB, l *Lines) Conn {
 	t.Helper()
 	select {
 	case c := <-l.accepted:

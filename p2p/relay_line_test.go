@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,7 +19,7 @@ import (
 )
 
 // linedHomes is two members that a relay connects, and the lines of all three.
-func linedHomes(t *testing.T, edit func(*Config)) (relay, n1, n2 *node, lr, l1, l2 *Lines) {
+func linedHomes(t testing.TB, edit func(*Config)) (relay, n1, n2 *node, lr, l1, l2 *Lines) {
 	t.Helper()
 	relay, n1, n2 = homesOf(t, newAuthority(t), edit)
 	lr, l1, l2 = linesOf(t, relay), linesOf(t, n1), linesOf(t, n2)
@@ -27,7 +28,7 @@ func linedHomes(t *testing.T, edit func(*Config)) (relay, n1, n2 *node, lr, l1, 
 }
 
 // relayedPair opens a line through the relay, once what is needed has been heard.
-func relayedPair(t *testing.T, from, to *Lines) (dialled, accepted Conn) {
+func relayedPair(t testing.TB, from, to *Lines) (dialled, accepted Conn) {
 	t.Helper()
 	eventually(t, "a line through the relay", func() bool {
 		c, err := from.dialBest(testContext(t), to.m.host.ID())
@@ -89,6 +90,49 @@ func TestLineThroughARelay(t *testing.T) {
 	a.Close()
 	b.Close()
 	eventually(t, "nothing is left of it", func() bool { return lr.inUse()+l1.inUse()+l2.inUse() == 0 })
+}
+
+// BenchmarkThroughARelay compares a stream, whose legs to the relay are TCP or QUIC,
+// with a line. Both homes and the relay share the machine.
+func BenchmarkThroughARelay(b *testing.B) {
+	for _, leg := range []string{transportTCP, transportQUIC} {
+		a := newAuthority(b)
+		relay := a.start(b, public, api.RoleNode, api.RoleAnchor)
+		only := relay.contact()
+		only.Addresses = slices.DeleteFunc(only.Addresses, func(s string) bool { return transportOf(multiaddr.StringCast(s)) != leg })
+		homes := a.behindAt(b, relay, only, 2)
+		linesOf(b, relay)
+		from, to := linesOf(b, homes[0]), linesOf(b, homes[1])
+		eventually(b, "both homes are admitted to each other", admittedBoth(homes[0], homes[1]))
+		serveSink(b, homes[1])
+		b.Run("stream/"+leg, func(b *testing.B) {
+			c, err := homes[0].Dial(testContext(b), homes[1].ID(), protoSink)
+			if err != nil {
+				b.Fatal(err)
+			}
+			fill(b, c)
+		})
+		b.Run("line/"+leg, func(b *testing.B) {
+			c, accepted := relayedPair(b, from, to)
+			go func() { _, _ = io.Copy(struct{ io.Writer }{io.Discard}, accepted) }()
+			fill(b, c)
+		})
+		for _, n := range append(homes, relay) {
+			n.stop()
+		}
+	}
+}
+
+func fill(b *testing.B, c Conn) {
+	b.Helper()
+	data := make([]byte, 256<<10)
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		if _, err := c.Write(data); err != nil {
+			b.Fatal(err)
+		}
+	}
+	_ = c.Reset()
 }
 
 // TestRelayedLinesEndWithTheAdmission: a member that the relay knows no more is cut off,

@@ -20,7 +20,7 @@ import (
 const protoSink = "/cloudless/test-sink/1"
 
 // serveSink swallows what it is sent.
-func serveSink(t *testing.T, n *node) {
+func serveSink(t testing.TB, n *node) {
 	t.Helper()
 	l, err := n.Listen(protoSink)
 	if err != nil {

@@ -15,13 +15,13 @@ func noiseOnly() libp2p.Option { return libp2p.Security(noise.ID, noise.New) }
 
 // homes starts a public anchor and two members that know its addresses and not
 // each other's, as behind two NATs.
-func homes(t *testing.T, a *authority) (anchor, n1, n2 *node) {
+func homes(t testing.TB, a *authority) (anchor, n1, n2 *node) {
 	t.Helper()
 	return homesOf(t, a, public)
 }
 
 // homesOf is homes with an anchor that edit makes public.
-func homesOf(t *testing.T, a *authority, edit func(*Config)) (anchor, n1, n2 *node) {
+func homesOf(t testing.TB, a *authority, edit func(*Config)) (anchor, n1, n2 *node) {
 	t.Helper()
 	anchor = a.start(t, edit, api.RoleNode, api.RoleAnchor)
 	n := a.behind(t, anchor, 2)
@@ -29,9 +29,14 @@ func homesOf(t *testing.T, a *authority, edit func(*Config)) (anchor, n1, n2 *no
 }
 
 // behind starts members that reach each other through a relay alone.
-func (a *authority) behind(t *testing.T, relay *node, count int) []*node {
+func (a *authority) behind(t testing.TB, relay *node, count int) []*node {
 	t.Helper()
-	contact := relay.contact()
+	return a.behindAt(t, relay, relay.contact(), count)
+}
+
+// behindAt is behind with members that reach the relay as a contact says.
+func (a *authority) behindAt(t testing.TB, relay *node, contact Contact, count int) []*node {
+	t.Helper()
 	contact.Relay, contact.Anchor = true, true
 	all := []Contact{contact}
 	var nodes []*node
