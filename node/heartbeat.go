@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/binary"
+	"math/rand/v2"
 
 	"go.uber.org/zap"
 
@@ -39,7 +40,7 @@ func pulse(ctx context.Context, mesh publisher, incarnation uint64, nodes func()
 		if err := mesh.Publish(ctx, api.TopicHeartbeat, beat); err != nil && ctx.Err() == nil {
 			log.Debug("publishing a heartbeat failed", zap.Error(err))
 		}
-		if retry.Sleep(ctx, retry.Jitter(liveness.HeartbeatInterval(nodes()))) != nil {
+		if retry.Sleep(ctx, liveness.NextHeartbeat(nodes(), rand.Float64())) != nil {
 			return nil
 		}
 	}

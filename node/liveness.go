@@ -13,10 +13,7 @@ import (
 	"github.com/cloudless-project/cloudless/raftmeta/state"
 )
 
-const (
-	judgements   = 10 // in one interval of heartbeats
-	measureEvery = 5 * time.Second
-)
+const measureEvery = 5 * time.Second // the round trips to all nodes
 
 // watcher hears the nodes on every anchor, whether it leads or not, so that a
 // new leader knows who was silent before.
@@ -116,9 +113,9 @@ func (w *watcher) transport(e p2p.PeerEvent) {
 	}
 }
 
-// judge returns the verdicts that differ from the record, and the silent nodes
-// that should be asked about now.
-func (w *watcher) judge(nodes []api.Node, self api.NodeID) ([]liveness.Transition, []liveness.Ask) {
+// judge returns the verdicts that differ from the record, the silent nodes that
+// should be asked about now, and when to judge again.
+func (w *watcher) judge(nodes []api.Node, self api.NodeID) ([]liveness.Transition, []liveness.Ask, time.Duration) {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -126,7 +123,8 @@ func (w *watcher) judge(nodes []api.Node, self api.NodeID) ([]liveness.Transitio
 		clear(w.last) // of nodes that are gone; the others are heard again at once
 		clear(w.born)
 	}
-	return w.detector.Step(nodes, self, now)
+	verdicts, asks := w.detector.Step(nodes, self, now)
+	return verdicts, asks, w.detector.Pace()
 }
 
 // An anchor notices by its own pulse that it was stopped or starved itself.
@@ -186,9 +184,8 @@ func (a *anchor) watchLiveness(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		nodes := a.raft.Store().View().Nodes()
-		tick.Reset(liveness.HeartbeatInterval(len(nodes)) / judgements)
-		verdicts, asks := a.watcher.judge(nodes, a.daemon.self)
+		verdicts, asks, pace := a.watcher.judge(a.raft.Store().View().Nodes(), a.daemon.self)
+		tick.Reset(pace)
 		for _, q := range asks {
 			a.inquire(ctx, q)
 		}

@@ -8,8 +8,8 @@ import (
 
 // Config says how patient a Detector is. Zero values mean the defaults.
 type Config struct {
-	SuspectFloor time.Duration // least silence before suspect; default 600ms
-	DownFloor    time.Duration // least silence before down, when witnesses confirm it; default 900ms
+	SuspectFloor time.Duration // least silence before suspect; default 725ms
+	DownFloor    time.Duration // least silence before down, when witnesses confirm it; default 1s
 	RoughFloor   time.Duration // the same on a path that loses or delays heartbeats; default 4s
 	LonelyFloor  time.Duration // the same when there is nobody to ask; default 2.2s
 	BrokenFloor  time.Duration // the same when the connection broke as well; default 1.5s
@@ -27,8 +27,8 @@ func (c Config) withDefaults() Config {
 			*d = v
 		}
 	}
-	def(&c.SuspectFloor, 600*time.Millisecond)
-	def(&c.DownFloor, 900*time.Millisecond)
+	def(&c.SuspectFloor, 725*time.Millisecond)
+	def(&c.DownFloor, time.Second)
 	def(&c.RoughFloor, 4*time.Second)
 	def(&c.LonelyFloor, 2200*time.Millisecond)
 	def(&c.BrokenFloor, 1500*time.Millisecond)
@@ -53,7 +53,10 @@ type Transition struct {
 type Detector struct {
 	cfg      Config
 	interval time.Duration // of heartbeats in a cluster of this size
-	tracks   map[api.NodeID]*track
+	doubts   bool          // somebody was silent for too long in the last Step
+
+	failingSince time.Time // paths are of no use that were well before; zero when there is none
+	tracks       map[api.NodeID]*track
 }
 
 // New returns a detector that has heard of nobody.
@@ -71,11 +74,14 @@ func (d *Detector) Heard(node api.NodeID, heartbeat bool, now time.Time) {
 	if !t.goodbye.IsZero() && now.Sub(t.goodbye) < lastWords {
 		return
 	}
-	if gap := now.Sub(t.last); gap > d.suspectAfter(t) {
+	gap := now.Sub(t.last)
+	if gap > d.suspectAfter(t) {
 		t.returned(gap, now)
 	}
+	t.arrears.add(gap, d.interval)
 	if heartbeat {
-		t.learn(now.Sub(t.last), d.interval, now)
+		t.learn(now.Sub(t.beat), d.interval, now)
+		t.beat = now
 	}
 	if now.After(t.last) || heartbeat {
 		t.last = now
@@ -87,7 +93,7 @@ func (d *Detector) Heard(node api.NodeID, heartbeat bool, now time.Time) {
 // before it was an outage: it says nothing of the link.
 func (d *Detector) Restarted(node api.NodeID, now time.Time) {
 	t := d.track(node, now)
-	*t = track{last: now, mean: d.interval, rtt: t.rtt, late: t.late, lateAt: t.lateAt}
+	*t = track{last: now, beat: now, mean: d.interval, rtt: t.rtt, late: t.late, lateAt: t.lateAt}
 }
 
 // Measured notes the round trip to a node.
@@ -110,7 +116,7 @@ func (d *Detector) Goodbye(node api.NodeID, now time.Time) { d.track(node, now).
 // has heard nobody, and that says nothing of the others.
 func (d *Detector) Slept(pause time.Duration) {
 	for _, t := range d.tracks {
-		t.last = t.last.Add(pause)
+		t.last, t.beat = t.last.Add(pause), t.beat.Add(pause)
 	}
 }
 
@@ -132,6 +138,7 @@ func (d *Detector) Step(nodes []api.Node, self api.NodeID, now time.Time) ([]Tra
 	d.forget(nodes)
 	d.interval = HeartbeatInterval(len(nodes))
 	s := d.look(nodes, self, now)
+	d.doubts = len(s.doubted) > 0
 	var out []Transition
 	var held []Transition // deaths that wait for others
 	release := false
@@ -162,6 +169,15 @@ func (d *Detector) Step(nodes []api.Node, self api.NodeID, now time.Time) ([]Tra
 		}
 	}
 	return out, s.ask()
+}
+
+// Pace returns when the next Step is due: often while somebody is in doubt, when
+// every moment counts, and otherwise as often as it takes to miss nobody.
+func (d *Detector) Pace() time.Duration {
+	if d.doubts {
+		return d.interval / 25
+	}
+	return d.interval / 10
 }
 
 func (d *Detector) forget(nodes []api.Node) {

@@ -244,6 +244,71 @@ func TestJitterEarnsPatience(t *testing.T) {
 	})
 }
 
+// A probe that is answered before a late heartbeat arrives does not hide that it
+// was late: a path that loses packets again and again is given more time.
+func TestAnsweredProbesDoNotHideLateHeartbeats(t *testing.T) {
+	d := liveness.New(liveness.Config{})
+	nodes := []api.Node{{ID: "vps", State: api.NodeReady}, {ID: "n", State: api.NodeReady}, {ID: "m", State: api.NodeReady}}
+	now := start
+	step := func(quiet time.Duration, probed bool) (down bool) {
+		for end := now.Add(quiet); now.Before(end); now = now.Add(20 * time.Millisecond) {
+			d.Heard("m", false, now)
+			verdicts, asks := d.Step(nodes, "vps", now)
+			for _, a := range asks {
+				d.Witness(liveness.WitnessReport{Witness: "m", Node: a.Node}, now)
+				if probed {
+					d.Heard("n", false, now)
+				}
+			}
+			for _, v := range verdicts {
+				down = down || v.Node == "n" && v.To == api.NodeDown
+			}
+		}
+		return down
+	}
+	for range 20 {
+		d.Heard("n", true, now)
+		if step(500*time.Millisecond, true) {
+			t.Fatal("declared down without a silence")
+		}
+	}
+	for range 5 {
+		d.Heard("n", true, now)
+		step(700*time.Millisecond, true) // lost, and sent again
+		d.Heard("n", true, now)
+		step(300*time.Millisecond, true)
+	}
+	d.Heard("n", true, now)
+	if step(2500*time.Millisecond, false) {
+		t.Error("declared down for a pause, though its path loses heartbeats")
+	}
+	if !step(3*time.Second, false) {
+		t.Error("not declared down at all")
+	}
+}
+
+func TestHeartbeatsKeepTheirPace(t *testing.T) {
+	for _, n := range []int{3, 1000, 5000} {
+		every := liveness.HeartbeatInterval(n)
+		for _, draw := range []float64{0, 0.5, 0.999} {
+			if next := liveness.NextHeartbeat(n, draw); (next-every).Abs() > every/50 || draw == 0 && next >= every {
+				t.Errorf("%d nodes, draw %.3f: the next heartbeat after %s, of %s", n, draw, next, every)
+			}
+		}
+	}
+}
+
+// In doubt the judge looks more often.
+func TestPaceFollowsDoubt(t *testing.T) {
+	w := homes(t)
+	calm := w.detector.Pace()
+	w.dark["desk"] = true
+	w.run(400 * time.Millisecond)
+	if doubt := w.detector.Pace(); doubt >= calm {
+		t.Errorf("the next step after %s in doubt, after %s without", doubt, calm)
+	}
+}
+
 func BenchmarkStep1000(b *testing.B) {
 	d := liveness.New(liveness.Config{})
 	nodes := make([]api.Node, 1000)

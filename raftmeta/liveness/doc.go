@@ -29,7 +29,16 @@
 //     containers still run, and a restarted daemon adopts them.
 //
 // Deaths of the same moment wait for each other, for about one heartbeat, so that
-// they are one change of the cluster. A witness that does not answer holds a
+// they are one change of the cluster. In a cluster of dozens, a node that falls
+// silent while others come and go, after some have died, is given more time: it is
+// likely to be one of them.
+//
+// A path that loses most of what is sent is of no use either, though its node is
+// heard now and then. It is given up when heartbeats were overdue for a quarter of
+// the time and most witnesses miss the node as well, together with those that are
+// about to be, and takes no work until it is well.
+//
+// A witness that does not answer holds a
 // verdict up until it is heard again or is silent itself: perhaps its whole house
 // went dark and it has not been missed yet.
 //

@@ -39,10 +39,15 @@ func (t *track) probation() time.Duration {
 // has restarted, or has been steady for long enough.
 func (d *Detector) Returns(node api.NodeID, now time.Time) string {
 	t := d.tracks[node]
-	if t == nil || now.Sub(t.back) >= t.probation() {
+	switch {
+	case t == nil:
 		return ""
+	case now.Sub(t.back) < t.probation():
+		return fmt.Sprintf("back after %s; takes work when it has been heard for %s", round(t.away), round(t.probation()))
+	case t.arrears.ails():
+		return t.weary()
 	}
-	return fmt.Sprintf("back after %s; takes work when it has been heard for %s", round(t.away), round(t.probation()))
+	return ""
 }
 
 // probation judges a node that came back from a death. It holds nothing that
@@ -51,11 +56,11 @@ func (d *Detector) Returns(node api.NodeID, now time.Time) string {
 func (s *scene) probation(n *api.Node, t *track, quiet time.Duration) (api.NodeState, string) {
 	switch held := t.probation(); {
 	case !s.dark[n.ID]:
-		if s.now.Sub(t.back) < held {
+		if s.now.Sub(t.back) < held || t.arrears.ails() || s.company(t) {
 			return "", ""
 		}
-		return api.NodeReady, fmt.Sprintf("heard for %s without a break", round(held))
-	case quiet >= held && quiet >= s.d.downAfter(t, s.d.cfg.DownFloor, s.now):
+		return api.NodeReady, fmt.Sprintf("heard for %s without a break", round(s.now.Sub(t.back)))
+	case quiet >= max(held, s.d.cfg.Ceiling):
 		return api.NodeDown, fmt.Sprintf("silent for %s, soon after it was back", round(quiet))
 	}
 	return "", ""

@@ -17,9 +17,17 @@ const (
 
 // HeartbeatInterval returns how often each node of a cluster of that many says
 // that it lives, so that an anchor sees no more than 2,000 heartbeats a second.
-// Senders jitter it by a tenth either way.
 func HeartbeatInterval(nodes int) time.Duration {
 	return max(minInterval, time.Duration(nodes)*time.Second/anchorRate)
+}
+
+// NextHeartbeat returns the spacing of two heartbeats in a cluster of that many;
+// draw is a random number below 1. It differs from the interval by up to a
+// fiftieth, so that nodes that started together do not stay in step. More would
+// gain nothing, and look to the judge like a path that has to be given time.
+func NextHeartbeat(nodes int, draw float64) time.Duration {
+	every := HeartbeatInterval(nodes)
+	return every + time.Duration((2*draw-1)*float64(every/50))
 }
 
 const (
@@ -41,6 +49,7 @@ const (
 // track is what is known of one node.
 type track struct {
 	last      time.Time     // heard; in the future for a newcomer
+	beat      time.Time     // the last heartbeat, zero before the first; probes are answered in between
 	mean      time.Duration // spacing of heartbeats
 	deviation time.Duration // of the spacing; grows at once, shrinks slowly
 	longest   time.Duration // silence that it came back from, within memory
@@ -53,6 +62,7 @@ type track struct {
 	rtt       time.Duration // to the judge; 0 when not measured
 	broken    time.Time     // the last connection broke then; zero while connected
 	goodbye   time.Time     // it said that it stops; zero otherwise
+	arrears   arrears       // how often it is overdue
 	inquiry   inquiry       // what witnesses say of it since it fell silent
 }
 
@@ -83,21 +93,30 @@ func (t *track) lateness(now time.Time) float64 {
 	return t.late * math.Exp2(-now.Sub(t.lateAt).Seconds()/roughHalve.Seconds())
 }
 
-// doubtAfter is how much silence a node's spacing explains: beyond it,
-// witnesses are asked.
+// doubtAfter is how much silence makes the judge ask witnesses: more than the
+// spacing explains, or any heartbeat that is overdue on a path that is not well.
 func (d *Detector) doubtAfter(t *track) time.Duration {
-	return min(max(t.mean, d.interval)+4*t.deviation, d.cfg.Ceiling)
+	if t.arrears.chronic() {
+		return min(d.interval*5/4, d.explained(t))
+	}
+	return d.explained(t)
+}
+
+// explained is how much silence a node's spacing explains. On the best of paths
+// it leaves witnesses the time to answer before a verdict may fall.
+func (d *Detector) explained(t *track) time.Duration {
+	return min(max(t.mean, d.interval)+max(4*t.deviation, d.interval*3/20), d.cfg.Ceiling)
 }
 
 // suspectAfter is how much silence takes a node out of service.
 func (d *Detector) suspectAfter(t *track) time.Duration {
-	return min(max(d.cfg.SuspectFloor, d.doubtAfter(t)+d.interval/4), d.cfg.Ceiling)
+	return min(max(d.cfg.SuspectFloor, d.explained(t)+d.interval/4), d.cfg.Ceiling)
 }
 
 // downAfter is how much silence is needed for a verdict of death; floor is the
 // least of it.
 func (d *Detector) downAfter(t *track, floor time.Duration, now time.Time) time.Duration {
-	after := max(floor, d.doubtAfter(t)+d.interval/2)
+	after := max(floor, d.explained(t)+d.interval/2)
 	if t.late > 0 && t.lateness(now) >= roughAt {
 		after = max(after, d.cfg.RoughFloor, d.cfg.RoughFloor+d.interval-minInterval)
 	}

@@ -55,6 +55,7 @@ type stage struct {
 	mute     map[api.NodeID]bool      // not heard by the judge
 	dead     map[api.NodeID]bool      // not heard by anybody, answers nobody
 	frozen   map[api.NodeID]bool      // their kernel answers those of their zone, their daemon nobody
+	limping  map[api.NodeID]bool      // every other heartbeat of theirs arrives, no probe does
 	hidden   map[api.NodeID]bool      // reach only their own zone
 	isolated map[string]bool          // zones that reach only themselves
 	answers  []answer
@@ -70,7 +71,7 @@ func play(t testing.TB, script string) string {
 	s := &stage{
 		t: t, detector: liveness.New(liveness.Config{}), now: start, beat: map[api.NodeID]time.Time{},
 		mute: map[api.NodeID]bool{}, dead: map[api.NodeID]bool{}, isolated: map[string]bool{}, hidden: map[api.NodeID]bool{},
-		frozen: map[api.NodeID]bool{},
+		frozen: map[api.NodeID]bool{}, limping: map[api.NodeID]bool{},
 	}
 	for line := range strings.Lines(script) {
 		if strings.HasPrefix(line, ">") {
@@ -107,12 +108,15 @@ func (s *stage) do(verb string, args []string) {
 		each(func(id api.NodeID) { s.dead[id] = true })
 	case "freezes":
 		each(func(id api.NodeID) { s.frozen[id] = true })
+	case "limps":
+		each(func(id api.NodeID) { s.limping[id] = true })
 	case "lives":
 		each(func(id api.NodeID) {
 			delete(s.mute, id)
 			delete(s.hidden, id)
 			delete(s.dead, id)
 			delete(s.frozen, id)
+			delete(s.limping, id)
 		})
 	case "isolate":
 		each(func(id api.NodeID) { s.isolated[string(id)] = true })
@@ -164,7 +168,8 @@ func (s *stage) run(d time.Duration) {
 		for _, n := range s.nodes[1:] {
 			for !s.now.Before(s.beat[n.ID]) {
 				s.beat[n.ID] = s.beat[n.ID].Add(500 * time.Millisecond)
-				if !s.mute[n.ID] && s.connected(s.nodes[0].ID, n.ID) {
+				lost := s.limping[n.ID] && s.beat[n.ID].Sub(start)/(500*time.Millisecond)%2 == 0
+				if !lost && !s.mute[n.ID] && s.connected(s.nodes[0].ID, n.ID) {
 					s.detector.Heard(n.ID, true, s.now)
 				}
 			}
@@ -198,7 +203,7 @@ func (s *stage) question(a liveness.Ask) {
 		if !s.connected(s.nodes[0].ID, w) {
 			continue
 		}
-		reached := s.connected(w, a.Node)
+		reached := s.connected(w, a.Node) && !s.limping[a.Node]
 		stands := s.frozen[a.Node] && s.zone(w) == s.zone(a.Node)
 		took := 50 * time.Millisecond
 		if !reached {

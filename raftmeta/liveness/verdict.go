@@ -21,6 +21,10 @@ type scene struct {
 	dark    map[api.NodeID]bool // silent for long enough to be suspect
 	silent  []time.Time         // when the dark members were last heard, in order
 	zones   map[string][]int    // members; nil when nobody is dark
+	uneasy  int                 // members that were much too late, of late …
+	ailing  int                 // … and of those, members whose paths are not well
+	fallen  int                 // nodes that have just died
+	failing []api.NodeID        // nodes whose paths are of no use, to be given up now
 	dying   map[api.NodeID]bool // judged down in this step, or would be if it need not wait for others
 }
 
@@ -71,6 +75,7 @@ func (d *Detector) look(nodes []api.Node, self api.NodeID, now time.Time) *scene
 		s.dark[n.ID] = true
 		s.silent = append(s.silent, t.last)
 	}
+	s.useless()
 	if len(s.silent) == 0 {
 		return s
 	}
@@ -101,6 +106,9 @@ func (s *scene) judge(i int) (api.NodeState, string) {
 	if n.Unstable && n.State == api.NodeSuspect {
 		return s.probation(n, t, quiet)
 	}
+	if slices.Contains(s.failing, n.ID) {
+		return api.NodeDown, t.weary()
+	}
 	if !s.dark[n.ID] {
 		if n.State == api.NodeSuspect || n.State == api.NodeCutOff {
 			return api.NodeReady, "heard again"
@@ -110,7 +118,11 @@ func (s *scene) judge(i int) (api.NodeState, string) {
 	if quiet < s.d.downAfter(t, s.d.cfg.DownFloor, s.now) {
 		return stay(n, fmt.Sprintf("silent for %s", round(quiet)))
 	}
-	return s.sentence(n, t, quiet)
+	to, reason := s.sentence(n, t, quiet)
+	if to == api.NodeDown && quiet < s.d.cfg.Ceiling && s.company(t) {
+		return stay(n, fmt.Sprintf("silent for %s, while others come and go", round(quiet)))
+	}
+	return to, reason
 }
 
 // stay keeps a node out of service without a verdict.
@@ -204,8 +216,11 @@ func (s *scene) houseDark(n *api.Node, t *track) string {
 // who are only in doubt yet. It waits for little more than one heartbeat.
 func (s *scene) hold(i int) bool {
 	t := s.d.tracks[s.nodes[i].ID]
-	if t == nil || !t.goodbye.IsZero() || s.nodes[i].State == api.NodeCutOff {
+	if t == nil || !t.goodbye.IsZero() || s.nodes[i].State == api.NodeCutOff || slices.Contains(s.failing, s.nodes[i].ID) {
 		return false
+	}
+	if s.now.Sub(t.last) < s.d.downAfter(t, s.d.cfg.DownFloor, s.now)+s.d.interval*7/5 && s.crowd(t) {
+		return true
 	}
 	if t.inquiry.due.IsZero() {
 		t.inquiry.due = s.now
@@ -235,6 +250,9 @@ func (s *scene) hold(i int) bool {
 
 // undecided tells whether a dark node may be judged dead in a moment.
 func (s *scene) undecided(t *track) bool {
+	if s.company(t) {
+		return false
+	}
 	switch found, _ := s.find(t); found {
 	case waiting:
 		return true

@@ -72,11 +72,19 @@ type sighting struct {
 }
 
 // Witness notes the answer of a witness. One that was not asked in the present
-// round, or about a node that was heard meanwhile, says nothing.
+// round says nothing; if its node was heard meanwhile, it says something of the
+// node's path.
 func (d *Detector) Witness(r WitnessReport, now time.Time) {
 	t := d.tracks[r.Node]
 	if t == nil {
 		return
+	}
+	for i := range t.arrears.asked {
+		if a := &t.arrears.asked[i]; a.id == r.Witness && !a.answer {
+			a.answer = true
+			t.arrears.answer(!r.Reached && !r.Frozen)
+			break
+		}
 	}
 	for i := range t.inquiry.asked {
 		a := &t.inquiry.asked[i]
@@ -166,12 +174,20 @@ func (s *scene) ask() []Ask {
 		t := s.d.tracks[n.ID]
 		q := &t.inquiry
 		if len(out) == maxAsks || s.dying[n.ID] || !observed(n.State) || !t.goodbye.IsZero() ||
-			s.most(s.fellWith(t.last)) || q.round > 0 && (s.now.Sub(q.at) < q.spacing() || !s.settled(q)) {
+			s.most(s.fellWith(t.last)) || q.round > 0 && (s.now.Sub(q.at) < q.spacing() || !s.settled(q) || s.imminent(t)) {
 			continue
 		}
 		out = append(out, s.begin(n, t))
 	}
 	return out
+}
+
+// imminent tells whether what witnesses said will do for the verdict, which is due
+// before they could say it again.
+func (s *scene) imminent(t *track) bool {
+	found, _ := s.find(t)
+	wait := s.d.downAfter(t, s.d.cfg.DownFloor, s.now) - s.now.Sub(t.last)
+	return found == gone && wait > 0 && wait < t.inquiry.within+answerSlack
 }
 
 // begin starts a round of questions about a node.
@@ -184,8 +200,13 @@ func (s *scene) begin(n *api.Node, t *track) Ask {
 	}
 	q.round++
 	q.at = s.now
-	q.within = min(max(leastWithin, 3*t.rtt+100*time.Millisecond)+2*t.deviation, mostWithin)
+	q.within = max(leastWithin, 3*t.rtt+100*time.Millisecond)
+	if !t.arrears.chronic() { // else it is what a good path needs that counts
+		q.within += 2 * t.deviation
+	}
+	q.within = min(q.within, mostWithin)
 	q.asked = s.choose(n, q.round)
+	t.arrears.asked = slices.Clone(q.asked)
 	a := Ask{Node: n.ID, Within: q.within}
 	for _, w := range q.asked {
 		a.Witnesses = append(a.Witnesses, w.id)

@@ -9,7 +9,6 @@ import (
 )
 
 const (
-	judgements   = 10 // in one interval of heartbeats, as the leader does it
 	measureEvery = 5 * time.Second
 	commitTakes  = 10 * time.Millisecond // one fsync, and a near majority
 	reportTakes  = 20 * time.Millisecond // from a view that calls a node dead to its report
@@ -49,7 +48,7 @@ func newCluster(w *network, cfg liveness.Config) *cluster {
 			c.after(time.Duration(w.rand.Int64N(int64(c.interval()))), c.beating(i))
 		}
 	}
-	c.after(c.interval()/judgements, c.judge)
+	c.after(c.detector.Pace(), c.judge)
 	c.after(0, c.measure)
 	return c
 }
@@ -88,8 +87,7 @@ func (c *cluster) beating(i int) func() {
 		if t, ok := c.send(i, 0, c.now); ok {
 			c.at(t, heard)
 		}
-		every := c.interval()
-		c.after(every-every/10+time.Duration(c.rand.Int64N(int64(every/5))), beat)
+		c.after(liveness.NextHeartbeat(len(c.nodes), c.rand.Float64()), beat)
 	}
 	return beat
 }
@@ -139,7 +137,7 @@ func (c *cluster) judge() {
 		}
 		c.commit(changes)
 	}
-	c.after(c.interval()/judgements, c.judge)
+	c.after(c.detector.Pace(), c.judge)
 }
 
 func (c *cluster) commit(changes []change) {

@@ -29,10 +29,11 @@ func AnchorCPU(out io.Writer, nodes int) []Figure {
 	}
 	now := epoch.Add(every / 2)
 	d.Step(list, list[0].ID, now) // it knows the size of the cluster now
+	d.Heard(list[1].ID, true, epoch.Add(-every))
 	beat := perCall(2000, heartbeatWork(d, list, now))
 	judgement := perCall(20, func(int) { d.Step(slices.Clone(list), list[0].ID, now) })
 	beats := float64(nodes) / every.Seconds()
-	judgements := judgements / every.Seconds()
+	judgements := 1 / d.Pace().Seconds()
 	cores := beats*beat.Seconds() + judgements*judgement.Seconds()
 	fmt.Fprintf(out, "\nAn anchor of %d nodes: %.0f heartbeats a second of %s, %.0f judgements of %s: %.3f of a core\n",
 		nodes, beats, beat.Round(100*time.Nanosecond), judgements, judgement.Round(10*time.Microsecond), cores)

@@ -127,8 +127,13 @@ func rapid(n int, seed uint64) []trial {
 		try("1 % send nothing, 20 s on and off", n, tenth, seed, func(h *host, now time.Duration) {
 			h.lossOut, h.faulty, h.flip = 1, now, 20*time.Second
 		}),
-		try("1 % lose 80 % both ways", n, tenth, seed, func(h *host, now time.Duration) { h.lossOut, h.lossIn, h.faulty = .8, .8, now }),
+		unreliable(n, seed),
 	}
+}
+
+// unreliable lets some devices be heard now and then.
+func unreliable(n int, seed uint64) trial {
+	return try("1 % lose 80 % both ways", n, n/100, seed, func(h *host, now time.Duration) { h.lossOut, h.lossIn, h.faulty = .8, .8, now })
 }
 
 func try(name string, n, faulty int, seed uint64, break_ func(*host, time.Duration)) trial {
@@ -176,4 +181,20 @@ func try(name string, n, faulty int, seed uint64, break_ func(*host, time.Durati
 	}
 	t.out, t.down, t.healthy, t.nervous, t.changes = len(out), len(down), len(hurt), len(nervous), len(deaths)
 	return t
+}
+
+// cuts has a device of a small cluster lose power, again and again, and returns
+// how long it took until it was declared down.
+func cuts(n, rounds int, loss float64, seed uint64) times {
+	var out times
+	for r := range rounds {
+		w := newNetwork(n, loss, seed+uint64(r))
+		c := newCluster(w, liveness.Config{})
+		c.run(30*time.Second+time.Duration(w.rand.Int64N(int64(time.Second))), nil)
+		i, begun := 1+w.rand.IntN(n-1), w.now
+		w.hosts[i].dead = true
+		c.run(begun+patience, func() bool { return c.nodes[i].State == api.NodeDown })
+		out = append(out, w.now-begun)
+	}
+	return out
 }

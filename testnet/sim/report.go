@@ -52,6 +52,7 @@ func Run(out io.Writer, size Size, seed uint64) []Figure {
 	r.say("seed %d\n", seed)
 	r.convergence(size)
 	r.bytes(size)
+	r.cuts(size)
 	r.falseDeaths(size)
 	r.rapid(size)
 	return r.figures
@@ -142,6 +143,20 @@ func (r *report) bytes(size Size) {
 	}
 }
 
+func (r *report) cuts(size Size) {
+	const nodes = 9
+	r.say("\nFrom a power cut to the verdict among %d nodes, seconds (%d cuts)\n", nodes, 10*size.Rounds)
+	r.say("%-7s %-7s %-7s %s\n", "loss", "P50", "P95", "most")
+	for _, loss := range []float64{0, .001, .01, .1} {
+		t := cuts(nodes, 10*size.Rounds, loss, r.seed)
+		r.say("%-7s %-7.2f %-7.2f %.2f\n", fmt.Sprintf("%.1f %%", 100*loss), t.at(.5).Seconds(), t.at(.95).Seconds(), t.at(1).Seconds())
+		if loss == 0 {
+			r.figure("sim_down_p50_s", t.at(.5).Seconds(), "s")
+			r.figure("sim_down_p95_s", t.at(.95).Seconds(), "s")
+		}
+	}
+}
+
 func (r *report) falseDeaths(size Size) {
 	r.say("\nLiving devices that were declared down, per 1,000 node-hours (pauses of %s)\n", pauseTakes)
 	r.say("%-44s %-7s %10s %8s %8s %8s %8s %s\n", "who pauses", "loss", "node-hours", "pauses", "suspect", "cut off", "down", "down / 1,000 h")
@@ -179,7 +194,7 @@ func (r *report) rapid(size Size) {
 	r.say("%-36s %7s %7s %7s %8s %8s %8s %s\n", "", "faulty", "out", "down", "healthy", "changes", "again", "out of service after")
 	for i, t := range rapid(size.Rapid, r.seed) {
 		r.say("%-36s %7d %7d %7d %8d %8d %8d %s … %s\n", t.name, t.faulty, t.out, t.down, t.healthy, t.changes, t.flaps, t.first, t.last)
-		if name := [...]string{crash: "view_changes", flipFlop: "view_changes_flip_flop", lossy: ""}[i]; name != "" {
+		if name := [...]string{crash: "view_changes", flipFlop: "view_changes_flip_flop", lossy: "view_changes_lossy"}[i]; name != "" {
 			r.figure(name, float64(t.changes), "changes")
 		}
 	}

@@ -27,23 +27,35 @@ func TestEverybodyKnowsSoon(t *testing.T) {
 
 func TestNobodyAliveIsDeclaredDown(t *testing.T) {
 	for name, kind := range map[string]pauses{"paths": ofPaths, "houses": ofHouses, "daemons": ofDaemons, "hosts": ofHosts} {
-		if v := falseDeaths(201, 30*time.Minute, 0.1, kind, liveness.Config{}, seed); v.down > 0 {
+		if v := falseDeaths(201, 15*time.Minute, 0.1, kind, liveness.Config{}, seed); v.down > 0 {
 			t.Errorf("seed %d, pauses of %s: %+v", seed, name, v)
 		}
 	}
 }
 
 func TestFaultsTakeExactlyTheFaultyOut(t *testing.T) {
-	for _, r := range rapid(200, seed) {
+	all := rapid(200, seed)
+	for _, r := range all {
 		if r.out != r.faulty || r.healthy > 0 {
 			t.Errorf("seed %d, %s: %+v", seed, r.name, r)
 		}
 	}
-	all := rapid(200, seed)
 	for _, r := range []trial{all[crash], all[mute], all[flipFlop]} {
 		if r.down != r.faulty || r.changes > 2 || r.flaps > 0 {
 			t.Errorf("seed %d, %s: %+v", seed, r.name, r)
 		}
+	}
+	if r := unreliable(1000, seed); r.out != r.faulty || r.down != r.faulty || r.healthy > 0 || r.changes > 2 || r.flaps > 0 {
+		t.Errorf("seed %d, %s: %+v", seed, r.name, r)
+	}
+}
+
+func TestCutIsADeathWithinASecond(t *testing.T) {
+	if c := cuts(9, 60, 0, seed); c.at(.5) > 850*time.Millisecond || c.at(1) > 1200*time.Millisecond {
+		t.Errorf("seed %d: P50 %s, at most %s", seed, c.at(.5), c.at(1))
+	}
+	if c := cuts(9, 60, 0.01, seed); c.at(.5) > 900*time.Millisecond || c.at(.95) > 1800*time.Millisecond {
+		t.Errorf("seed %d, with losses: P50 %s, P95 %s", seed, c.at(.5), c.at(.95))
 	}
 }
 
