@@ -1,18 +1,23 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"os"
+	"slices"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -20,6 +25,7 @@ import (
 	pb "github.com/cloudless-project/cloudless/api/pb/cloudless/v1"
 	"github.com/cloudless-project/cloudless/api/wire"
 	"github.com/cloudless-project/cloudless/p2p"
+	"github.com/cloudless-project/cloudless/raftmeta/state"
 	"github.com/cloudless-project/cloudless/security/identity"
 )
 
@@ -125,41 +131,42 @@ func TestStaleTokensAreRefused(t *testing.T) {
 	}
 }
 
-// Who guesses tokens until the anchor has no more time for anybody at that address
-// takes none from who has one.
-func TestGuessersDoNotKeepAJoinerOut(t *testing.T) {
-	t.Parallel()
-	first := newDevice(t, "first")
-	first.start(func(c *Config) { c.Init = true })
-	token := parsed(t, first.token(api.RoleNode))
-	unknown, guessed := token, token
-	unknown.ID = "no-such-token"
-	guessed.Secret[0] ^= 1
-	first.eventually("guesses are not heard any more", func(ctx context.Context) error {
-		var group sync.WaitGroup
-		var turnedAway atomic.Bool
-		for i := range 16 {
-			key, guess := newDeviceKey(t), unknown
-			if i%2 == 0 {
-				guess = guessed
-			}
-			group.Go(func() {
-				switch api.KindOf(enrolAs(ctx, key, guess, "thief")) {
-				case api.KindExhausted:
-					turnedAway.Store(true)
-				case "":
-					t.Error("a guess was let in")
-				}
-			})
+// Who has a token is known by its secret, and not by the token's name, and only
+// for as long as the token holds.
+func TestWhoIsInvited(t *testing.T) {
+	now := time.Now()
+	token := parsed(t, foreignToken(t))
+	store := state.New()
+	put := state.PutToken{Now: now, Token: api.Token{
+		ID: token.ID, Role: api.RoleNode, SecretHash: token.Hash(), ExpiresAt: now.Add(time.Minute), Uses: 1,
+	}}
+	redeem := state.RedeemToken{ID: token.ID, SecretHash: token.Hash(), Peer: "pi", Now: now}
+	if res := store.Apply(1, []state.Command{put}); res.Err != nil {
+		t.Fatal(res.Err)
+	}
+	before := store.View()
+	if res := store.Apply(2, []state.Command{redeem}); res.Err != nil {
+		t.Fatal(res.Err)
+	}
+	guess := token.Secret
+	guess[0] ^= 1
+	for _, tt := range []struct {
+		what string
+		view state.View
+		req  p2p.EnrolRequest
+		at   time.Time
+		want bool
+	}{
+		{"who has the token", before, p2p.EnrolRequest{TokenID: token.ID, Secret: token.Secret[:]}, now, true},
+		{"who has used it and asks again", store.View(), p2p.EnrolRequest{TokenID: token.ID, Secret: token.Secret[:]}, now, true},
+		{"who knows its name", before, p2p.EnrolRequest{TokenID: token.ID}, now, false},
+		{"who guesses", before, p2p.EnrolRequest{TokenID: token.ID, Secret: guess[:]}, now, false},
+		{"who has another one", before, p2p.EnrolRequest{TokenID: "another", Secret: token.Secret[:]}, now, false},
+		{"who comes too late", before, p2p.EnrolRequest{TokenID: token.ID, Secret: token.Secret[:]}, now.Add(time.Minute), false},
+	} {
+		if got := invited(tt.view, tt.req, tt.at); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.what, got, tt.want)
 		}
-		group.Wait()
-		if !turnedAway.Load() {
-			return errors.New("they are")
-		}
-		return nil
-	})
-	if err := enrolAs(t.Context(), newDeviceKey(t), token, "honest"); err != nil {
-		t.Errorf("who has a token: %v", err)
 	}
 }
 
@@ -287,6 +294,109 @@ func TestMemberPosesAsAnchor(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Nonsense on any protocol of a daemon, too much of it, or none at all, harms
+// nobody: the daemon goes on, and so do the calls of others. Every protocol that
+// is spoken is one that the security guide lists.
+func TestNonsenseOnEveryProtocolOfADaemon(t *testing.T) {
+	t.Parallel()
+	first, second := newDevice(t, "first"), newDevice(t, "second")
+	first.start(func(c *Config) { c.Init = true })
+	join := first.token(api.RoleNode)
+	second.start(func(c *Config) { c.Join = join })
+	status, err := first.client().Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.shutdown()
+	mesh := takenOver(t, second)
+	protos := protocolsOf(t, first, mesh, status.Node)
+	guide, err := os.ReadFile("../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, proto := range protos {
+		name := strings.Replace(proto, status.Cluster, "CLUSTER", 1)
+		if strings.HasPrefix(proto, "/cloudless/") && !bytes.Contains(guide, []byte("`"+name+"`")) {
+			t.Errorf("docs/security.md does not list %s", name)
+		}
+	}
+
+	nonsense := map[string][]byte{
+		"a huge length":       bytes.Repeat([]byte{0xff}, 64),
+		"a huge frame":        append(binary.BigEndian.AppendUint32(nil, 64<<20), bytes.Repeat([]byte("["), 4<<20)...),
+		"a frame of zeros":    make([]byte, 4<<20),
+		"deep JSON":           append(binary.BigEndian.AppendUint32(nil, 8000), bytes.Repeat([]byte(`{"a":`), 1600)...),
+		"HTTP/2 without end":  append([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), bytes.Repeat([]byte{0, 0, 0, 4, 0, 0, 0, 0, 0}, 10_000)...),
+		"a varint of old":     bytes.Repeat([]byte{0x80}, 1000),
+		"silence":             nil,
+		"one byte, then none": {0},
+	}
+	c := first.client()
+	defer c.Close()
+	for what, data := range nonsense {
+		var group sync.WaitGroup
+		for _, proto := range protos {
+			group.Go(func() {
+				conn, err := mesh.Dial(t.Context(), status.Node, proto)
+				if err != nil {
+					return
+				}
+				_ = conn.SetDeadline(time.Now().Add(500 * time.Millisecond))
+				_, _ = conn.Write(data)
+				_, _ = io.Copy(io.Discard, io.LimitReader(conn, 1<<20))
+				_ = conn.Reset()
+			})
+		}
+		group.Wait()
+		first.eventually("the daemon is well after "+what, func(ctx context.Context) error {
+			st, err := c.Status(ctx)
+			if err == nil && !st.Ready {
+				err = errors.New(st.Reason)
+			}
+			return err
+		})
+	}
+	if _, err := c.Nodes(t.Context()); err != nil {
+		t.Errorf("a call afterwards: %v", err)
+	}
+	first.eventually("the member is answered again", func(ctx context.Context) error {
+		_, err := mesh.Probe(ctx, status.Node)
+		return err
+	})
+}
+
+// protocolsOf is what a daemon says that it speaks.
+func protocolsOf(t *testing.T, d *device, mesh *p2p.Mesh, id api.NodeID) (protos []string) {
+	t.Helper()
+	p, err := peer.Decode(string(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	expected := []string{
+		api.ProtoAPI, api.ProtoEnrol, api.ProtoGauge, api.ProtoHello, api.ProtoProbe, api.ProtoRaft, api.ProtoRecords, api.ProtoRevocations,
+	}
+	d.eventually("the daemon has said what it speaks", func(ctx context.Context) error {
+		if _, err := mesh.Probe(ctx, id); err != nil {
+			return err
+		}
+		known, err := mesh.Host().Peerstore().GetProtocols(p)
+		if err != nil {
+			return err
+		}
+		protos = protos[:0]
+		for _, proto := range known {
+			protos = append(protos, string(proto))
+		}
+		for _, proto := range expected {
+			if !slices.Contains(protos, proto) {
+				return fmt.Errorf("%s is not among %v", proto, protos)
+			}
+		}
+		return nil
+	})
+	return protos
 }
 
 // A member's announcements and views are not those of an anchor, whatever they

@@ -232,11 +232,10 @@ func (e *enroller) enrol(ctx context.Context, req p2p.EnrolRequest) (p2p.EnrolRe
 }
 
 // invited reports whether a request shows the secret of a token that has not
-// expired, as far as this anchor's copy of the state goes: a copy that lags
-// behind does not know the newest tokens. One that is used up counts: its user
-// may ask again.
-func (e *enroller) invited(req p2p.EnrolRequest, now time.Time) bool {
-	record, known := e.anchor.Store().View().Token(req.TokenID)
+// expired, as far as a copy of the state goes: one that lags behind does not know
+// the newest tokens. A token that is used up counts: its user may ask again.
+func invited(view state.View, req p2p.EnrolRequest, now time.Time) bool {
+	record, known := view.Token(req.TokenID)
 	return known && now.Before(record.ExpiresAt) && identity.SecretMatches(req.Secret, record.SecretHash)
 }
 

@@ -164,7 +164,7 @@ func (o *office) Grant(ctx context.Context, to api.NodeID, public []byte, keepsL
 // invited reports whether a joiner shows a token that this anchor knows.
 func (o *office) invited(req p2p.EnrolRequest) bool {
 	a := o.current()
-	return a != nil && a.enroller().invited(req, time.Now())
+	return a != nil && invited(a.raft.Store().View(), req, time.Now())
 }
 
 // enrol answers a joiner. An anchor that does not lead has the leader decide.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -246,8 +247,55 @@ func TestSlowStrangersAreCutOff(t *testing.T) {
 	awaitGoroutines(t, before)
 }
 
-// trickle writes a byte now and then until the other side has had enough.
+// lasting are the protocols whose streams are meant to last, and those of libp2p
+// on which it bears silence for a minute. What a peer holds there is bounded by
+// the number of its streams.
+var lasting = []string{"/meshsub/", "/floodsub/", string(protoBundle), protoEcho, "/cloudless/test/kad/", "/libp2p/circuit/relay/"}
+
+// A member that takes its time over every byte is cut off on each protocol that
+// waits for a message, and stays a member.
+func TestSlowMembersAreCutOff(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	n := a.start(t, publicHasty, api.RoleNode, api.RoleAnchor)
+	n.ServeEnrol(nil, func(context.Context, EnrolRequest) (EnrolReply, error) {
+		t.Error("half a request was decided on")
+		return EnrolReply{}, nil
+	})
+	serveEcho(t, n, protoEcho)
+	slow := a.start(t, nil)
+	slow.SetMembers([]Contact{n.contact()})
+	eventually(t, "admitted", admittedBoth(n, slow))
+	protos := slices.DeleteFunc(n.host.Mux().Protocols(), func(id protocol.ID) bool {
+		return slices.ContainsFunc(lasting, func(prefix string) bool { return strings.HasPrefix(string(id), prefix) })
+	})
+	for _, id := range []protocol.ID{api.ProtoHello, api.ProtoEnrol, api.ProtoProbe, api.ProtoRecords} {
+		if !slices.Contains(protos, id) {
+			t.Errorf("%s is not among %v: is the test still complete?", id, protos)
+		}
+	}
+	each(protos, len(protos), func(id protocol.ID) {
+		s, err := slow.host.NewStream(testContext(t), n.host.ID(), id)
+		if err != nil {
+			t.Errorf("open %s: %v", id, err)
+			return
+		}
+		defer s.Reset()
+		trickle(t, s, binary.BigEndian.AppendUint32(nil, 1000))
+	})
+	if _, ok := n.Admitted(slow.ID()); !ok {
+		t.Error("the member was thrown out")
+	}
+}
+
+// trickle writes a byte now and then until the other side has had enough: it
+// closes the stream, or resets it.
 func trickle(t *testing.T, s network.Stream, first []byte) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = io.Copy(io.Discard, s) // ends with the caller's Reset at the latest
+	}()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	end := time.After(testTimeout)
@@ -261,6 +309,8 @@ func trickle(t *testing.T, s network.Stream, first []byte) {
 		}
 		select {
 		case <-tick.C:
+		case <-ended:
+			return
 		case <-end:
 			t.Errorf("%s is borne for longer than %v", s.Protocol(), testTimeout)
 			return
@@ -361,6 +411,78 @@ func TestManyStreamsOfAMember(t *testing.T) {
 	t.Logf("%d streams, %d goroutines", opened.Load(), runtime.NumGoroutine())
 	for _, c := range held {
 		_ = c.Reset()
+	}
+	awaitGoroutines(t, before)
+	if c, err = greedy.Dial(testContext(t), server.ID(), protoEcho); err != nil {
+		t.Fatal(err)
+	}
+	if back, err := echo(c, []byte("again")); err != nil || string(back) != "again" {
+		t.Errorf("%q, %v", back, err)
+	}
+}
+
+// A member whose own program knows no limit opens streams on every protocol, more
+// than it may, and says next to nothing on them. The others are served meanwhile, and it
+// too once it has let go.
+func TestManyStreamsOnEveryProtocol(t *testing.T) {
+	const limit, many = 400, 3000
+	a := newAuthority(t)
+	tcpOnly := func(c *Config) { c.Listen = loopback()[:1] }
+	server := a.start(t, func(c *Config) {
+		publicHasty(c)
+		tcpOnly(c)
+		c.peerStreams = limit
+	}, api.RoleNode, api.RoleAnchor)
+	greedy := a.start(t, func(c *Config) { tcpOnly(c); c.peerStreams = maxPeerStreams })
+	modest := a.start(t, tcpOnly)
+	server.ServeEnrol(nil, func(context.Context, EnrolRequest) (EnrolReply, error) {
+		return EnrolReply{}, api.Errorf(api.KindDenied, "no")
+	})
+	serveEcho(t, server, protoEcho)
+	for _, n := range []*node{greedy, modest} {
+		n.SetMembers([]Contact{server.contact()})
+		eventually(t, "admitted", admittedBoth(server, n))
+	}
+	before := runtime.NumGoroutine()
+	protos := server.host.Mux().Protocols()
+	var streams []protocol.ID
+	for i := range many {
+		streams = append(streams, protos[i%len(protos)])
+	}
+	var mu sync.Mutex
+	var held []network.Stream
+	each(streams, 64, func(id protocol.ID) {
+		c := greedy.best(server.host.ID())
+		if c == nil {
+			t.Error("a stream too many has cost the member its connection")
+			return
+		}
+		s, err := greedy.openStream(testContext(t), c, id)
+		if err != nil {
+			return
+		}
+		_, _ = s.Write([]byte{0})
+		mu.Lock()
+		defer mu.Unlock()
+		held = append(held, s)
+	})
+	open := 0
+	for _, c := range server.host.Network().ConnsToPeer(greedy.host.ID()) {
+		open += len(c.GetStreams())
+	}
+	if open > limit+maxStrangerStreams { // some are being refused at this moment
+		t.Errorf("%d streams are open, the limit is %d", open, limit)
+	}
+	c, err := modest.Dial(testContext(t), server.ID(), protoEcho)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if back, err := echo(c, []byte("me too")); err != nil || string(back) != "me too" {
+		t.Errorf("%q, %v", back, err)
+	}
+	t.Logf("%d protocols, %d streams are open, %d goroutines", len(protos), open, runtime.NumGoroutine())
+	for _, s := range held {
+		_ = s.Reset()
 	}
 	awaitGoroutines(t, before)
 	if c, err = greedy.Dial(testContext(t), server.ID(), protoEcho); err != nil {
