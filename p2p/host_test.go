@@ -4,7 +4,10 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/multiformats/go-multiaddr"
 
 	"github.com/cloudless-project/cloudless/api"
 )
@@ -16,17 +19,21 @@ func TestTakenPortIsSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	key, id := newKey(t)
-	a := newAuthority(t)
-	adm := &admission{authority: a}
-	adm.set(a.issue(api.Member{ID: id, Roles: []api.Role{api.RoleNode}, NotAfter: time.Now().Add(time.Hour)}))
 	_, port, err := net.SplitHostPort(taken.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = New(Config{
-		Key: key, Admission: adm, Cluster: "test", Listen: []string{"/ip4/127.0.0.1/tcp/" + port}, NoLAN: true, NoPortMap: true,
-	})
+	// Not by New: libp2p leaves goroutines of a host behind that fails to start.
+	h, err := libp2p.New(libp2p.Transport(tcp.NewTCPTransport), libp2p.NoListenAddrs, libp2p.DisableRelay())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	err = h.Network().Listen(multiaddr.StringCast("/ip4/127.0.0.1/tcp/" + port))
+	if err == nil {
+		t.Fatal("two listen at one port")
+	}
+	err = startError(err)
 	problems := api.Problems(err)
 	if len(problems) != 1 || problems[0].Kind != api.KindConflict || !strings.Contains(err.Error(), port) || !strings.Contains(problems[0].Hint, "--listen") {
 		t.Errorf("got %v", err)
