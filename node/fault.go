@@ -115,11 +115,7 @@ func (o *office) reopen(ctx context.Context, backoff *retry.Backoff) {
 	o.mu.Lock()
 	f := o.fault
 	o.mu.Unlock()
-	wait := backoff.Next()
-	if f.condition == logLost {
-		wait = min(wait, readmitEvery)
-	}
-	pause, cancel := context.WithTimeout(ctx, wait)
+	pause, cancel := context.WithTimeout(ctx, f.pause(backoff.Next()))
 	out := o.awaitDismissal(pause, f.epoch, func() uint64 { return f.applied })
 	cancel()
 	switch {
@@ -135,14 +131,27 @@ func (o *office) reopen(ctx context.Context, backoff *retry.Backoff) {
 		return
 	}
 	if ctx.Err() == nil {
-		o.daemon.log.Info("the part among the anchors cannot be opened yet", zap.Error(err))
+		log := o.daemon.log.Info
+		if err.Error() == f.problem() {
+			log = o.daemon.log.Debug // nothing has changed since the last time
+		}
+		log("the part among the anchors cannot be opened yet", zap.Error(err))
 		o.close(nil, err)
 	}
 }
 
-// readmitEvery is how long an anchor without a log waits at most before it asks
-// again whether the others have taken it out of their group.
-const readmitEvery = 5 * time.Second
+// lookAgain is how long an anchor waits at most for what others do: to take its
+// lost log out of their group, or to make room on its disk.
+const lookAgain = 5 * time.Second
+
+// pause returns how long to wait before the office is opened again, given how
+// long it would be for any other fault.
+func (f *fault) pause(usual time.Duration) time.Duration {
+	if f.condition == logLost || api.KindOf(f.err) == api.KindExhausted {
+		return min(usual, lookAgain)
+	}
+	return usual
+}
 
 // open opens what this node was when its office closed. One whose log is lost
 // is enlisted anew: the leader refuses until its vote does not count any more.

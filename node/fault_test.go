@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cloudless-project/cloudless/api"
 )
@@ -159,16 +160,16 @@ func TestHaltedAnchorGoesOnAsANode(t *testing.T) {
 	at := b.client()
 	defer at.Close()
 	a.within(4*patience, "a says what is wrong", func(ctx context.Context) error {
+		st, err := cl.Status(ctx)
+		if err != nil || strings.Contains(st.Reason, "the disk of") { // is full, and a moment later: has no room for an anchor
+			return err
+		}
 		for range 8 { // it has some room left in its current file
 			if _, _, err := at.Apply(ctx, bulky(written)); err == nil {
 				written++
 			}
 		}
-		st, err := cl.Status(ctx)
-		if err == nil && !strings.Contains(st.Reason, "is full") {
-			err = fmt.Errorf("it says %q", st.Reason)
-		}
-		return err
+		return fmt.Errorf("it says %q", st.Reason)
 	})
 	b.standings(map[string]api.AnchorStanding{"a": api.AnchorHalted, "b": api.AnchorVoter, "c": api.AnchorVoter})
 	a.eventually("the node of a answers", func(ctx context.Context) error {
@@ -182,6 +183,27 @@ func TestHaltedAnchorGoesOnAsANode(t *testing.T) {
 	w, err := cl.Workload(t.Context(), "bulky")
 	if err != nil || w.Spec.Env["N"] != fmt.Sprint(written-1) && w.Spec.Env["N"] != fmt.Sprint(written) { // the last one may have been made unheard
 		t.Errorf("write %d was acknowledged, the workload has %s: %v", written-1, w.Spec.Env["N"], err)
+	}
+}
+
+// However often it was tried before, an anchor does not wait for long once others
+// have done what they can.
+func TestHowLongAHaltedAnchorWaits(t *testing.T) {
+	full := api.Errorf(api.KindExhausted, "the disk is full")
+	for name, c := range map[string]struct {
+		fault fault
+		want  time.Duration
+	}{
+		"its disk is full":       {fault{condition: logHeld, err: fmt.Errorf("open: %w", full)}, lookAgain},
+		"its log is gone":        {fault{condition: logLost, err: errLogLost}, lookAgain},
+		"its log cannot be read": {fault{condition: logHeld, err: errors.New("an entry of a newer version")}, time.Minute},
+	} {
+		if got := c.fault.pause(time.Minute); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+		if got := c.fault.pause(time.Second); got != time.Second {
+			t.Errorf("%s, for the first time: %s", name, got)
+		}
 	}
 }
 
