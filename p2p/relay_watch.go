@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	relayLook  = time.Second     // how often the relays in use are looked at
-	relayQuiet = 5 * time.Second // one that has shown no sign of life for this long is asked
+	relayLook  = time.Second // how often the relays in use are looked at
+	relayQuiet = pulseIdle   // one that has shown no sign of life for this long is asked
 	// relaySilent is how long a relay may answer nothing until another one is
 	// looked for: it has missed two probes by then.
 	relaySilent = 1500 * time.Millisecond
