@@ -96,3 +96,32 @@ func FuzzRevocation(f *testing.F) {
 		}
 	})
 }
+
+// A notice of removal brings along the generations that lead to its signer, by
+// which nothing but a revocation that they have signed is believed.
+func FuzzRevocationIssuers(f *testing.F) {
+	first := newAuthority(f)
+	second := succeed(f, first)
+	third := succeed(f, second)
+	known, err := TrustIn(first.Certificate()).With(third.Lineage(), 1)
+	if err != nil {
+		f.Fatal(err)
+	}
+	var signed []api.Revocation
+	for _, a := range []*Authority{second, third, succeed(f, newAuthority(f))} {
+		r, err := a.Revoke(api.Revocation{ID: "pi", Reason: "lost", At: now})
+		if err != nil {
+			f.Fatal(err)
+		}
+		signed = append(signed, r)
+		f.Add(uint8(len(signed)-1), known.IssuersOf(r))
+		f.Add(uint8(len(signed)-1), bytes.Join(a.Lineage(), nil))
+	}
+	stranger := len(signed) - 1 // its authority is that of another cluster
+	f.Fuzz(func(t *testing.T, which uint8, issuers []byte) {
+		i := int(which) % len(signed)
+		if err := TrustIn(first.Certificate()).VerifyRevocationBy(signed[i], issuers); err == nil && i == stranger {
+			t.Error("a revocation of another cluster's authority was believed")
+		}
+	})
+}
