@@ -105,7 +105,8 @@ type result struct {
 }
 
 // race tries the endpoints of one snapshot: the next one when one failed, or
-// beside one that is slow to answer. Retrying costs nothing, as no byte of the client was sent. The first link wins, the others are closed.
+// beside one that is slow to answer. Retrying costs nothing, as no byte of the
+// client was sent. The first link wins, the others are closed.
 func (c *connector) race(ctx context.Context, svc *service, req request) (*link, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	results := make(chan result, maxAttempts)

@@ -8,10 +8,11 @@
 // process. The endpoint is chosen per connection: those that are ready, then
 // the nearest path class (same node, LAN, direct, relayed), then the lowest
 // round-trip time, then, among equals, two are drawn by weight and the one
-// with fewer open connections wins. Until the first byte is forwarded a dead or refusing endpoint
-// costs the client nothing but time: another one is tried, and one that failed is
-// avoided for a short while. A service that has no ready endpoint right now holds new
-// connections for a few seconds instead of refusing them.
+// with fewer open connections wins. Until the first byte is forwarded a dead or
+// refusing endpoint costs the client nothing but time: another one is tried, and
+// one that failed is avoided for a short while. A service that has no ready
+// endpoint right now holds new connections for a few seconds instead of refusing
+// them.
 //
 // A connection to another node begins as a stream among others. When it turns out
 // to carry a lot it moves onto a connection of its own, where the nodes can open

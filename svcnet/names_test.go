@@ -59,7 +59,7 @@ func TestAnswers(t *testing.T) {
 		{".", dns.TypeNS, "REFUSED"},
 	} {
 		req := new(dns.Msg).SetQuestion(c.name, c.kind)
-		resp, _ := r.answer(req, false)
+		resp, _ := r.answer(t.Context(), req, false)
 		if got := text(resp); got != c.want {
 			t.Errorf("%s %s: %s, want %s", c.name, dns.TypeToString[c.kind], got, c.want)
 		}
@@ -95,16 +95,16 @@ func TestOddQuestions(t *testing.T) {
 	r.dir.store(namesTable())
 	chaos := new(dns.Msg).SetQuestion("web.cloudless.internal.", dns.TypeA)
 	chaos.Question[0].Qclass = dns.ClassCHAOS
-	if resp, _ := r.answer(chaos, false); resp.Rcode != dns.RcodeRefused {
+	if resp, _ := r.answer(t.Context(), chaos, false); resp.Rcode != dns.RcodeRefused {
 		t.Errorf("class CHAOS: %s", dns.RcodeToString[resp.Rcode])
 	}
 	update := new(dns.Msg).SetUpdate("cloudless.internal.")
-	if resp, _ := r.answer(update, false); resp.Rcode != dns.RcodeNotImplemented {
+	if resp, _ := r.answer(t.Context(), update, false); resp.Rcode != dns.RcodeNotImplemented {
 		t.Errorf("update: %s", dns.RcodeToString[resp.Rcode])
 	}
 	answer := new(dns.Msg).SetQuestion("web.cloudless.internal.", dns.TypeA)
 	answer.Response = true
-	if resp, _ := r.answer(answer, false); resp != nil {
+	if resp, _ := r.answer(t.Context(), answer, false); resp != nil {
 		t.Error("an answer was answered")
 	}
 }
@@ -125,7 +125,7 @@ func FuzzAnswer(f *testing.F) {
 		}
 		r := newResolver(newDirectory(), DefaultVIPRange, newUpstream(nil, "/nonexistent", nil), testMetrics(t))
 		r.dir.store(namesTable())
-		resp, _ := r.answer(req, false)
+		resp, _ := r.answer(t.Context(), req, false)
 		if resp == nil {
 			return
 		}
@@ -147,7 +147,7 @@ func BenchmarkAnswer(b *testing.B) {
 	r.dir.store(newSnapshot(table, DefaultVIPRange))
 	req := new(dns.Msg).SetQuestion("service-500.cloudless.internal.", dns.TypeA)
 	for b.Loop() {
-		if resp, _ := r.answer(req, false); len(resp.Answer) != 1 {
+		if resp, _ := r.answer(b.Context(), req, false); len(resp.Answer) != 1 {
 			b.Fatal(resp)
 		}
 	}

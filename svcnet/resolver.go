@@ -30,23 +30,21 @@ type resolver struct {
 	upstream *upstream
 	m        *metrics
 	forwards chan struct{} // one per query under way
-	ctx      context.Context
 }
 
 func newResolver(dir *directory, vips netip.Prefix, up *upstream, m *metrics) *resolver {
 	return &resolver{
 		dir: dir, vips: vips, upstream: up, m: m,
-		forwards: make(chan struct{}, maxForwards), ctx: context.Background(),
+		forwards: make(chan struct{}, maxForwards),
 	}
 }
 
 // serve answers on both sockets until ctx ends; then they are closed.
 func (r *resolver) serve(ctx context.Context, pc net.PacketConn, ln net.Listener) {
-	h := *r
-	h.ctx = ctx
+	handler := dns.HandlerFunc(func(w dns.ResponseWriter, req *dns.Msg) { r.reply(ctx, w, req) })
 	servers := []*dns.Server{
-		{PacketConn: pc, Handler: &h, UDPSize: 4096},
-		{Listener: newLimitListener(ln, maxDNSConns), Handler: &h, IdleTimeout: func() time.Duration { return dnsIdle }},
+		{PacketConn: pc, Handler: handler, UDPSize: 4096},
+		{Listener: newLimitListener(ln, maxDNSConns), Handler: handler, IdleTimeout: func() time.Duration { return dnsIdle }},
 	}
 	var wg sync.WaitGroup
 	for _, s := range servers {
@@ -63,10 +61,10 @@ func (r *resolver) serve(ctx context.Context, pc net.PacketConn, ln net.Listener
 	wg.Wait()
 }
 
-// ServeDNS implements dns.Handler.
-func (r *resolver) ServeDNS(w dns.ResponseWriter, req *dns.Msg) {
+// reply answers one query of a client.
+func (r *resolver) reply(ctx context.Context, w dns.ResponseWriter, req *dns.Msg) {
 	_, overTCP := w.RemoteAddr().(*net.TCPAddr)
-	resp, kind := r.answer(req, overTCP)
+	resp, kind := r.answer(ctx, req, overTCP)
 	if resp == nil {
 		return
 	}
@@ -78,7 +76,7 @@ func (r *resolver) ServeDNS(w dns.ResponseWriter, req *dns.Msg) {
 }
 
 // answer makes the response and tells where it comes from.
-func (r *resolver) answer(req *dns.Msg, overTCP bool) (resp *dns.Msg, kind string) {
+func (r *resolver) answer(ctx context.Context, req *dns.Msg, overTCP bool) (resp *dns.Msg, kind string) {
 	if req.Response {
 		return nil, "" // answering answers would be a loop
 	}
@@ -93,17 +91,17 @@ func (r *resolver) answer(req *dns.Msg, overTCP bool) (resp *dns.Msg, kind strin
 	if rep, ok := snap.reverse(q, r.vips); ok {
 		return localAnswer(req, rep), "local"
 	}
-	return r.forward(req, overTCP), "forward"
+	return r.forward(ctx, req, overTCP), "forward"
 }
 
-func (r *resolver) forward(req *dns.Msg, overTCP bool) *dns.Msg {
+func (r *resolver) forward(ctx context.Context, req *dns.Msg, overTCP bool) *dns.Msg {
 	select {
 	case r.forwards <- struct{}{}:
 		defer func() { <-r.forwards }()
 	default:
 		return failure(req, dns.RcodeServerFailure)
 	}
-	ctx, cancel := context.WithTimeout(r.ctx, forwardTotal)
+	ctx, cancel := context.WithTimeout(ctx, forwardTotal)
 	defer cancel()
 	return r.upstream.exchange(ctx, req, overTCP)
 }

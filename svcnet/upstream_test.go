@@ -61,12 +61,12 @@ func TestForwardAsksTheNextServer(t *testing.T) {
 	})
 	r := newResolver(newDirectory(), DefaultVIPRange, newUpstream([]string{broken, lying, good}, "", own), testMetrics(t))
 	req := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
-	resp, kind := r.answer(req, false)
+	resp, kind := r.answer(t.Context(), req, false)
 	if text(resp) != "192.0.2.7" || resp.Id != req.Id || kind != "forward" {
 		t.Errorf("got %s, %s", text(resp), kind)
 	}
 	r.upstream = newUpstream([]string{broken}, "", own)
-	if resp, _ := r.answer(req, false); resp.Rcode != dns.RcodeServerFailure {
+	if resp, _ := r.answer(t.Context(), req, false); resp.Rcode != dns.RcodeServerFailure {
 		t.Errorf("all servers broken: %s", text(resp))
 	}
 }
@@ -76,7 +76,7 @@ func TestForwardsAreBounded(t *testing.T) {
 	for range maxForwards {
 		r.forwards <- struct{}{}
 	}
-	if resp, _ := r.answer(new(dns.Msg).SetQuestion("example.org.", dns.TypeA), false); resp.Rcode != dns.RcodeServerFailure {
+	if resp, _ := r.answer(t.Context(), new(dns.Msg).SetQuestion("example.org.", dns.TypeA), false); resp.Rcode != dns.RcodeServerFailure {
 		t.Errorf("over the bound: %s", text(resp))
 	}
 }

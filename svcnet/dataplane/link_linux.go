@@ -185,7 +185,7 @@ func awaitCarrier(name string) error {
 }
 
 const (
-	carrierTimeout = 3 * time.Second
+	carrierTimeout = 10 * time.Second
 	carrierPoll    = 2 * time.Millisecond
 )
 
