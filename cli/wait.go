@@ -59,7 +59,7 @@ func (w *waiter) healthy(ctx context.Context, c *client.Client, name string, rev
 			}
 			if status.State == api.WorkloadFailed {
 				return status, api.Errorf(api.KindUnplaced, "%s failed: %s", name, or(status.Message, "its replicas ended")).
-					WithHint("see %q", logsOf(name))
+					WithHint("see %q", "cloudless workload show "+name)
 			}
 		}
 		select {

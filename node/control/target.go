@@ -15,7 +15,7 @@ func (s *Server) targets(target string) ([]api.Replica, error) {
 	}
 	if len(found) == 0 {
 		return nil, api.Errorf(api.KindNotFound, "there is no workload or replica %q that runs", target).
-			WithHint("see what runs with: cloudless workload list")
+			WithHint("see what runs with: cloudless workload list; of what has ended no output is kept")
 	}
 	return found, nil
 }
