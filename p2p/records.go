@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -207,16 +208,18 @@ func (m *Mesh) hearRecords() error {
 // asked until it has answered, and once more a little later. In between it may
 // have heard news and passed them on before gossip flowed between the two.
 type asking struct {
-	since time.Time // when it was admitted
-	tries int
-	next  time.Time // zero when it answered the second time
-	again bool      // it has answered once
+	peer    peer.ID
+	since   time.Time // when it was admitted
+	running bool
+	tries   int
+	next    time.Time // zero when it answered the second time
+	again   bool      // it has answered once
 }
 
 func newAsking(since time.Time) asking { return asking{since: since, next: since} }
 
 func (a asking) due(now time.Time) bool {
-	return a.tries < pullTries && !a.next.IsZero() && !now.Before(a.next)
+	return !a.running && a.tries < pullTries && !a.next.IsZero() && !now.Before(a.next)
 }
 
 // answered notes how a pull went.
@@ -233,38 +236,49 @@ func (a *asking) answered(err error, now time.Time) {
 }
 
 // pullRecords asks each peer after it was admitted, and then one of them now
-// and then: whatever gossip has lost comes that way.
+// and then: whatever gossip has lost comes that way. One that does not answer
+// keeps no other one waiting.
 func (m *Mesh) pullRecords(ctx context.Context) {
-	asked := make(map[peer.ID]asking)
+	var mu sync.Mutex // over what asked leads to
+	asked := make(map[peer.ID]*asking)
 	next := time.Now().Add(pullPause())
 	for retry.Sleep(ctx, retry.Jitter(pullCheck)) == nil {
 		daemons := slices.DeleteFunc(m.members(nil), func(s snapshot) bool { return !isDaemon(s.member) })
-		var due []snapshot
+		var due []*asking
+		mu.Lock()
 		for _, s := range daemons {
-			if !asked[s.id].since.Equal(s.since) {
-				asked[s.id] = newAsking(s.since)
+			if a := asked[s.id]; a == nil || !a.since.Equal(s.since) {
+				a := newAsking(s.since)
+				a.peer, asked[s.id] = s.id, &a
 			}
 			if asked[s.id].due(time.Now()) && len(due) < pullAtOne {
-				due = append(due, s)
+				due = append(due, asked[s.id])
 			}
 		}
 		if len(daemons) > 0 && time.Now().After(next) {
-			due = append(due, daemons[rand.IntN(len(daemons))])
+			if a := asked[daemons[rand.IntN(len(daemons))].id]; !a.running && !slices.Contains(due, a) {
+				due = append(due, a)
+			}
 			m.dropRecords() // certificates of members that no view lists run out
 			next = time.Now().Add(pullPause())
 		}
-		for _, s := range due {
-			err := m.pull(ctx, m.best(s.id))
-			if err != nil && ctx.Err() == nil {
-				m.log.Debug("pulling member records failed", zap.Stringer("peer", s.id), zap.Error(err))
-			}
-			a := asked[s.id]
-			a.answered(err, time.Now())
-			asked[s.id] = a
+		for _, a := range due {
+			a.running = true
+			m.spawn(func() {
+				err := m.pull(ctx, m.best(a.peer))
+				if err != nil && ctx.Err() == nil {
+					m.log.Debug("pulling member records failed", zap.Stringer("peer", a.peer), zap.Error(err))
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				a.running = false
+				a.answered(err, time.Now())
+			})
 		}
 		if len(asked) > 2*len(daemons)+pullAtOne {
 			clear(asked) // peers that have gone: the others are asked once more
 		}
+		mu.Unlock()
 	}
 }
 
