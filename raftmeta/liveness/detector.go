@@ -93,7 +93,7 @@ func (d *Detector) Heard(node api.NodeID, heartbeat bool, now time.Time) {
 // before it was an outage: it says nothing of the link.
 func (d *Detector) Restarted(node api.NodeID, now time.Time) {
 	t := d.track(node, now)
-	*t = track{last: now, beat: now, mean: d.interval, rtt: t.rtt, late: t.late, lateAt: t.lateAt}
+	*t = track{last: now, since: t.since, beat: now, mean: d.interval, rtt: t.rtt, late: t.late, lateAt: t.lateAt}
 }
 
 // Measured notes the round trip to a node.
@@ -124,7 +124,7 @@ func (d *Detector) Slept(pause time.Duration) {
 func (d *Detector) track(node api.NodeID, now time.Time) *track {
 	t := d.tracks[node]
 	if t == nil {
-		t = &track{last: now.Add(d.cfg.Newcomer), mean: d.interval}
+		t = &track{last: now.Add(d.cfg.Newcomer), since: now, mean: d.interval}
 		d.tracks[node] = t
 	}
 	return t

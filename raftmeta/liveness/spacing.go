@@ -38,17 +38,22 @@ const (
 	// the witnesses, and teaches no patience.
 	outage = 5 * time.Second
 
+	// longMargin bounds what a large cluster, whose heartbeats are rare, adds to the
+	// silence that they explain: an answer of a witness takes no longer there.
+	longMargin = time.Second
+
 	// A heartbeat that comes later than senders jitter was lost and sent again,
 	// or held up. Several of them within a few minutes make a path rough: a link
 	// that loses packets is also one that stalls, so silence on it means less.
 	lateBy     = 80 * time.Millisecond
-	roughAt    = 3.0             // late heartbeats, the older the less they count …
+	roughAt    = 4.0             // late heartbeats, the older the less they count …
 	roughHalve = 1 * time.Minute // … half after this time
 )
 
 // track is what is known of one node.
 type track struct {
 	last      time.Time     // heard; in the future for a newcomer
+	since     time.Time     // it is known
 	beat      time.Time     // the last heartbeat, zero before the first; probes are answered in between
 	mean      time.Duration // spacing of heartbeats
 	deviation time.Duration // of the spacing; grows at once, shrinks slowly
@@ -93,6 +98,13 @@ func (t *track) lateness(now time.Time) float64 {
 	return t.late * math.Exp2(-now.Sub(t.lateAt).Seconds()/roughHalve.Seconds())
 }
 
+// rough tells whether a path loses or delays heartbeats again and again. Of a path
+// that is not known for long, more is made of what was seen of it, up to twice.
+func (t *track) rough(now time.Time) bool {
+	known := 1 - math.Exp2(-now.Sub(t.since).Seconds()/roughHalve.Seconds())
+	return t.late > 0 && t.lateness(now) >= roughAt*max(known, 0.5)
+}
+
 // doubtAfter is how much silence makes the judge ask witnesses: more than the
 // spacing explains, or any heartbeat that is overdue on a path that is not well.
 func (d *Detector) doubtAfter(t *track) time.Duration {
@@ -110,14 +122,14 @@ func (d *Detector) explained(t *track) time.Duration {
 
 // suspectAfter is how much silence takes a node out of service.
 func (d *Detector) suspectAfter(t *track) time.Duration {
-	return min(max(d.cfg.SuspectFloor, d.explained(t)+d.interval/4), d.cfg.Ceiling)
+	return min(max(d.cfg.SuspectFloor, d.explained(t)+min(d.interval, longMargin)/4), d.cfg.Ceiling)
 }
 
 // downAfter is how much silence is needed for a verdict of death; floor is the
 // least of it.
 func (d *Detector) downAfter(t *track, floor time.Duration, now time.Time) time.Duration {
-	after := max(floor, d.explained(t)+d.interval/2)
-	if t.late > 0 && t.lateness(now) >= roughAt {
+	after := max(floor, d.explained(t)+min(d.interval, longMargin)/2)
+	if t.rough(now) {
 		after = max(after, d.cfg.RoughFloor, d.cfg.RoughFloor+d.interval-minInterval)
 	}
 	if t.longest > d.suspectAfter(t) && now.Sub(t.longestAt) <= memory {

@@ -30,7 +30,7 @@ type Size struct {
 
 // Full is what the figures of the documentation come from.
 func Full() Size {
-	return Size{Clusters: []int{1000, 5000}, Rounds: 20, Pausing: 201, For: 5 * time.Hour, Rapid: 1000}
+	return Size{Clusters: []int{1000, 5000}, Rounds: 40, Pausing: 201, For: 5 * time.Hour, Rapid: 1000}
 }
 
 // churn is how often a node's state changes: a device that is switched on and
