@@ -3,9 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
-	"io"
 	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -49,7 +47,7 @@ func (a *app) anchorPolicyCommand(verb, short string, policy api.AnchorPolicy) *
 		Use: verb + " NODE", Short: short,
 		Args: exactly("NODE"), ValidArgsFunction: a.completeNodes,
 		RunE: a.within(a.waitTimeout(&wait), func(ctx context.Context, c *client.Client, p *printer, args []string) error {
-			return runAnchorPolicy(ctx, args[0], policy, a.anchorWaiter(wait), c, p)
+			return runAnchorPolicy(ctx, args[0], policy, wait, c, p, a.waiter())
 		}),
 	}
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until it is done")
@@ -71,25 +69,25 @@ type anchorChange struct {
 	Done bool       `json:"done"` // false when the cluster is still at it
 }
 
-func runAnchorPolicy(ctx context.Context, node string, policy api.AnchorPolicy, w *anchorWaiter, c *client.Client, p *printer) error {
+func runAnchorPolicy(ctx context.Context, node string, policy api.AnchorPolicy, wait bool, c *client.Client, p *printer, w *waiter) error {
 	id, name, err := c.SetAnchorPolicy(ctx, node, policy)
 	if err != nil {
 		return err
 	}
 	joins := policy == api.AnchorAlways
-	if w != nil {
-		if err := w.await(ctx, c, id, joins); err != nil {
+	if wait {
+		if err := w.settled(ctx, c, id, joins); err != nil {
 			return err
 		}
 	}
-	change := anchorChange{id, name, w != nil}
+	change := anchorChange{id, name, wait}
 	sentence := "%s is no anchor any more"
 	switch {
-	case joins && w != nil:
+	case joins && wait:
 		sentence = "%s is an anchor"
 	case joins:
 		sentence = "%s becomes an anchor"
-	case w == nil:
+	case !wait:
 		sentence = "%s leaves the anchors"
 	}
 	return p.done(change, name, sentence, name)
@@ -103,47 +101,20 @@ func runAnchorTransfer(ctx context.Context, node string, c *client.Client, p *pr
 	return p.done(anchorChange{id, name, true}, name, "%s leads", name)
 }
 
-// anchorWaiter waits until a node is an anchor that has caught up, or is none
-// any more.
-type anchorWaiter struct {
-	progress io.Writer
-	every    time.Duration
-}
-
-func (a *app) anchorWaiter(wait bool) *anchorWaiter {
-	if !wait {
-		return nil
-	}
-	return &anchorWaiter{progress: a.stderr, every: a.poll}
-}
-
-func (w *anchorWaiter) await(ctx context.Context, c *client.Client, id api.NodeID, joins bool) error {
-	ticker := time.NewTicker(w.every)
-	defer ticker.Stop()
-	said := ""
-	for {
+// settled waits until a node is an anchor that has caught up, or is none any
+// more.
+func (w *waiter) settled(ctx context.Context, c *client.Client, id api.NodeID, joins bool) error {
+	return w.until(ctx, func() (string, bool, error) {
 		anchors, err := c.Anchors(ctx)
-		if err != nil && api.KindOf(err) != api.KindUnavailable {
-			return err
+		if err != nil {
+			return "", false, err
 		}
-		if err == nil {
-			there := standingOf(anchors, id)
-			if there.settled(joins) {
-				return nil
-			}
-			if text := string(there); text != said && text != "" {
-				said = text
-				if _, err := io.WriteString(w.progress, text+"\n"); err != nil {
-					return err
-				}
-			}
+		there := standingOf(anchors, id)
+		if there.settled(joins) {
+			return "", true, nil
 		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+		return string(there), false, nil
+	})
 }
 
 // standing is a node's place among the anchors, "" for none.

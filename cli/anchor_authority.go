@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io"
 	"strconv"
 	"time"
 
@@ -30,36 +29,32 @@ func (a *app) anchorAuthorityCommand() *cobra.Command {
 // rotateOptions says how the authority's key is replaced.
 type rotateOptions struct {
 	urgent bool
-	wait   *authorityWaiter
+	wait   bool
 }
 
 func (a *app) anchorRotateCommand() *cobra.Command {
 	var opts rotateOptions
-	var wait bool
 	cmd := &cobra.Command{
 		Use: "rotate-ca", Short: "Replace the key that signs the certificates, while everything runs",
 		Args: exactly(),
-		RunE: a.within(a.waitTimeout(&wait), func(ctx context.Context, c *client.Client, p *printer, _ []string) error {
-			if wait {
-				opts.wait = &authorityWaiter{progress: a.stderr, every: a.poll}
-			}
-			return runAnchorRotate(ctx, opts, c, p)
+		RunE: a.within(a.waitTimeout(&opts.wait), func(ctx context.Context, c *client.Client, p *printer, _ []string) error {
+			return runAnchorRotate(ctx, opts, c, p, a.waiter())
 		}),
 	}
 	cmd.Flags().BoolVar(&opts.urgent, "now", false, "others may have the present key: do not wait for nodes that are away, they have to join again")
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait until every node in sight has a new certificate; with --now until old ones do not count any more")
+	cmd.Flags().BoolVar(&opts.wait, "wait", false, "wait until every node in sight has a new certificate; with --now until old ones do not count any more")
 	return cmd
 }
 
-func runAnchorRotate(ctx context.Context, opts rotateOptions, c *client.Client, p *printer) error {
+func runAnchorRotate(ctx context.Context, opts rotateOptions, c *client.Client, p *printer, w *waiter) error {
 	status, err := c.RotateAuthority(ctx, opts.urgent)
 	if err != nil {
 		return err
 	}
 	newest := len(status.Generations)
 	sentence := "authority %d was announced; see how it goes with: cloudless anchor authority"
-	if opts.wait != nil {
-		if status, err = opts.wait.await(ctx, c, opts.urgent); err != nil {
+	if opts.wait {
+		if status, err = w.rotated(ctx, c, opts.urgent); err != nil {
 			return err
 		}
 		sentence = "authority %d issues, and every node in sight has a certificate of it; make a new backup"
@@ -70,43 +65,26 @@ func runAnchorRotate(ctx context.Context, opts rotateOptions, c *client.Client, 
 	return p.done(newAuthorityJSON(status), strconv.Itoa(newest), sentence, newest)
 }
 
-// authorityWaiter waits for a change of the authority and tells people how it
-// goes.
-type authorityWaiter struct {
-	progress io.Writer
-	every    time.Duration
-}
-
-func (w *authorityWaiter) await(ctx context.Context, c *client.Client, urgent bool) (api.AuthorityStatus, error) {
-	ticker := time.NewTicker(w.every)
-	defer ticker.Stop()
-	said := ""
-	for {
-		status, err := c.Authority(ctx)
-		switch {
-		case err != nil && api.KindOf(err) != api.KindUnavailable:
-			return status, err
-		case err != nil:
-		case status.Phase == api.AuthoritySettled, status.Phase == api.AuthorityIssuing && status.Current && !urgent:
-			return status, nil
-		default:
-			text := string(status.Phase)
-			if status.Waiting != "" {
-				text += ": " + status.Waiting
-			}
-			if text != said {
-				said = text
-				if _, err := io.WriteString(w.progress, plain(text)+"\n"); err != nil {
-					return status, err
-				}
-			}
+// rotated waits for a change of the authority to come as far as it can without
+// the nodes that are away, or with urgent to its end.
+func (w *waiter) rotated(ctx context.Context, c *client.Client, urgent bool) (api.AuthorityStatus, error) {
+	var status api.AuthorityStatus
+	err := w.until(ctx, func() (string, bool, error) {
+		latest, err := c.Authority(ctx)
+		if err != nil {
+			return "", false, err
 		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return status, ctx.Err()
+		status = latest
+		if status.Phase == api.AuthoritySettled || status.Phase == api.AuthorityIssuing && status.Current && !urgent {
+			return "", true, nil
 		}
-	}
+		progress := string(status.Phase)
+		if status.Waiting != "" {
+			progress += ": " + status.Waiting
+		}
+		return progress, false, nil
+	})
+	return status, err
 }
 
 // authorityJSON is the authority as scripts see it.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -41,41 +40,28 @@ func runNodeDrain(ctx context.Context, node string, wait bool, c *client.Client,
 
 // empty waits until nothing runs on a node that is being drained.
 func (w *waiter) empty(ctx context.Context, c *client.Client, n api.NodeStatus) (api.NodeStatus, error) {
-	ticker := time.NewTicker(w.every)
-	defer ticker.Stop()
-	said := -1
-	for {
+	name := n.Inventory.Name
+	fresh := true // n is what the drain has just answered
+	err := w.until(ctx, func() (string, bool, error) {
+		if !fresh {
+			latest, err := c.Node(ctx, string(n.ID))
+			if err != nil {
+				return "", false, err
+			}
+			n = latest
+		}
+		fresh = false
 		switch {
 		case n.Replicas == 0:
-			return n, nil
+			return "", true, nil
 		case n.State == api.NodeReady || n.State == api.NodeCordoned:
-			return n, api.Errorf(api.KindConflict, "node %s was uncordoned meanwhile", n.Inventory.Name)
-		case n.Replicas != said:
-			fmt.Fprintln(w.progress, plain(fmt.Sprintf("%s: %s left", n.Inventory.Name, counted(n.Replicas, "replica"))))
-			said = n.Replicas
+			return "", false, api.Errorf(api.KindConflict, "node %s was uncordoned meanwhile", name)
 		}
-		select {
-		case <-ctx.Done():
-			return n, undrained(ctx, n)
-		case <-ticker.C:
-		}
-		latest, err := c.Node(ctx, string(n.ID))
-		switch {
-		case ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded): // the node may see it first
-			return n, undrained(ctx, n)
-		case err == nil:
-			n = latest
-		case api.KindOf(err) != api.KindUnavailable:
-			return n, err
-		}
+		return fmt.Sprintf("%s: %s left", name, counted(n.Replicas, "replica")), false, nil
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		return n, api.Errorf(api.KindUnplaced, "node %s still has %s", name, counted(n.Replicas, "replica")).
+			WithHint("they stay until they have another place: see \"cloudless workload list\", and \"cloudless workload explain\"")
 	}
-}
-
-// undrained says what is left when there is no more time.
-func undrained(ctx context.Context, n api.NodeStatus) error {
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return context.Canceled
-	}
-	return api.Errorf(api.KindUnplaced, "node %s still has %s", n.Inventory.Name, counted(n.Replicas, "replica")).
-		WithHint("they stay until they have another place: see \"cloudless workload list\", and \"cloudless workload explain\"")
+	return n, err
 }

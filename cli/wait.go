@@ -24,7 +24,7 @@ func (a *app) waitTimeout(wait *bool) func() time.Duration {
 	}
 }
 
-// waiter watches workloads become healthy and tells people how it goes.
+// waiter watches what a change brings about and tells people how it goes.
 type waiter struct {
 	progress io.Writer
 	every    time.Duration
@@ -32,42 +32,62 @@ type waiter struct {
 
 func (a *app) waiter() *waiter { return &waiter{progress: a.stderr, every: a.poll} }
 
+// until looks again and again until there is nothing left to wait for. It tells
+// how it goes each time that changes, and waits out that no anchor can be reached.
+// When ctx ends first, the error is context.Canceled or context.DeadlineExceeded.
+func (w *waiter) until(ctx context.Context, look func() (progress string, done bool, err error)) error {
+	ticker := time.NewTicker(w.every)
+	defer ticker.Stop()
+	said := ""
+	for {
+		progress, done, err := look()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, context.DeadlineExceeded): // the node may see it first
+			return context.DeadlineExceeded
+		case err != nil && api.KindOf(err) != api.KindUnavailable:
+			return err
+		case err == nil:
+			if progress != "" && progress != said {
+				fmt.Fprintln(w.progress, plain(progress))
+				said = progress
+			}
+			if done {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
 // healthy waits until a workload is healthy at a revision, or later, or has come
 // to the end that its restart policy lets it come to. It fails at once when the
 // workload has failed; when the time is over, the error tells replicas that found
 // no node, or are not well, from replicas that need longer.
 func (w *waiter) healthy(ctx context.Context, c *client.Client, name string, revision int) (api.WorkloadStatus, error) {
 	var status api.WorkloadStatus
-	said := ""
-	ticker := time.NewTicker(w.every)
-	defer ticker.Stop()
-	for {
+	err := w.until(ctx, func() (string, bool, error) {
 		latest, err := c.Workload(ctx, name)
-		switch {
-		case ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded): // the node may see it first
-			return status, verdict(ctx, status)
-		case err != nil && api.KindOf(err) != api.KindUnavailable:
-			return status, err
-		case err == nil:
-			status = latest
-			if now := progressOf(status); now != said {
-				fmt.Fprintln(w.progress, plain(now))
-				said = now
-			}
-			if status.Revision >= revision && (status.State == api.WorkloadHealthy || ended(status)) {
-				return status, nil
-			}
-			if status.State == api.WorkloadFailed {
-				return status, api.Errorf(api.KindUnplaced, "%s failed: %s", name, or(status.Message, "its replicas ended")).
-					WithHint("see %q", "cloudless workload show "+name)
-			}
+		if err != nil {
+			return "", false, err
 		}
-		select {
-		case <-ctx.Done():
-			return status, verdict(ctx, status)
-		case <-ticker.C:
-		}
+		status = latest
+		well := status.Revision >= revision && (status.State == api.WorkloadHealthy || ended(status))
+		return progressOf(status), well || status.State == api.WorkloadFailed, nil
+	})
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return status, verdict(status)
+	case err == nil && status.State == api.WorkloadFailed:
+		return status, api.Errorf(api.KindUnplaced, "%s failed: %s", name, or(status.Message, "its replicas ended")).
+			WithHint("see %q", "cloudless workload show "+name)
 	}
+	return status, err
 }
 
 // ended reports whether every replica came to its own end and may stay there.
@@ -99,10 +119,7 @@ func progressOf(w api.WorkloadStatus) string {
 }
 
 // verdict says what became of a workload when there was no more time.
-func verdict(ctx context.Context, w api.WorkloadStatus) error {
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return context.Canceled
-	}
+func verdict(w api.WorkloadStatus) error {
 	placed := 0
 	for _, r := range w.Replicas {
 		if r.Node != "" && !r.State.Terminal() && r.Desired == api.DesiredRun {
