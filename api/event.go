@@ -54,7 +54,6 @@ const (
 	CodeTokenUsed       Code = "CLD5002"
 	CodeTokenRevoked    Code = "CLD5003"
 	CodeOperatorLogin   Code = "CLD5004"
-	CodeEnrolRefused    Code = "CLD5005"
 
 	CodeAuthorityAnnounced Code = "CLD5010"
 	CodeAuthorityIssues    Code = "CLD5011"

@@ -43,6 +43,21 @@ const (
 	PathNone    Path = "none"
 )
 
+// Rank orders paths, best first.
+func (p Path) Rank() int {
+	switch p {
+	case PathSelf:
+		return 0
+	case PathLAN:
+		return 1
+	case PathDirect:
+		return 2
+	case PathRelayed:
+		return 3
+	}
+	return 4 // no connection yet: it must be dialed first
+}
+
 // NAT is the kind of address translation in front of a node.
 type NAT string
 

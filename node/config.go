@@ -112,6 +112,11 @@ func (c *Config) check() error {
 	if err := api.ValidateLabels("--label", c.Labels); err != nil {
 		return err
 	}
+	for _, t := range c.Taints {
+		if err := api.ValidateTaint("--taint", t); err != nil {
+			return err
+		}
+	}
 	for flag, addrs := range map[string][]string{"--listen": c.Listen, "--announce": c.Announce} {
 		for _, a := range addrs {
 			if _, err := multiaddr.NewMultiaddr(a); err != nil {

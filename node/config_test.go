@@ -18,6 +18,7 @@ func TestConfigIsRefusedAtOnce(t *testing.T) {
 		"--anchor":         {DataDir: "d", Init: true, Name: "pi", Anchor: "maybe"},
 		"--raft-timing":    {DataDir: "d", Init: true, Name: "pi", RaftTiming: "slow"},
 		"--label":          {DataDir: "d", Init: true, Name: "pi", Labels: map[string]string{"a b": "c"}},
+		"--taint.key":      {DataDir: "d", Init: true, Name: "pi", Taints: []api.Taint{{Key: "a b", Effect: api.EffectNoSchedule}}},
 		"--listen":         {DataDir: "d", Init: true, Name: "pi", Listen: []string{"0.0.0.0:4717"}},
 		"--metrics-listen": {DataDir: "d", Init: true, Name: "pi", MetricsListen: "9090"},
 	} {

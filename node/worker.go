@@ -116,7 +116,7 @@ func (w *worker) buildImages(ctx context.Context) error {
 			return ok && m.Has(api.RoleNode)
 		},
 		Providers: func(digest string) []api.NodeID { return holdersOf(d.views.current(), digest) },
-		Rank:      func(id api.NodeID) int { path, _ := d.mesh.Path(id); return pathRank(path) },
+		Rank:      func(id api.NodeID) int { path, _ := d.mesh.Path(id); return path.Rank() },
 		Corrupt:   w.distrust,
 		Log:       d.log.Named("blocks"),
 		Metrics:   d.registry,
@@ -144,22 +144,6 @@ func (w *worker) distrust(digest string) {
 	select {
 	case w.corrupt <- digest:
 	default: // many at once: the disk is dying, and the log says so already
-	}
-}
-
-// pathRank orders paths, best first.
-func pathRank(p api.Path) int {
-	switch p {
-	case api.PathSelf:
-		return 0
-	case api.PathLAN:
-		return 1
-	case api.PathDirect:
-		return 2
-	case api.PathRelayed:
-		return 3
-	default:
-		return 4
 	}
 }
 

@@ -128,24 +128,10 @@ func (c *candidate) nearer(than candidate) bool {
 	if c.ejected != than.ejected {
 		return !c.ejected
 	}
-	if a, b := pathRank(c.path), pathRank(than.path); a != b {
+	if a, b := c.path.Rank(), than.path.Rank(); a != b {
 		return a < b
 	}
 	return c.rtt < than.rtt
-}
-
-func pathRank(p api.Path) int {
-	switch p {
-	case api.PathSelf:
-		return 0
-	case api.PathLAN:
-		return 1
-	case api.PathDirect:
-		return 2
-	case api.PathRelayed:
-		return 3
-	}
-	return 4 // no connection yet: it must be dialed first
 }
 
 // draw returns the index of a candidate, each as likely as its weight.

@@ -138,15 +138,6 @@ func (f *Fleet) Release(id api.ReplicaID) {
 	f.repel(t, -1)
 }
 
-// Free returns what is left on a node; a component is negative on a node that
-// has shrunk below what runs on it.
-func (f *Fleet) Free(node api.NodeID) api.Resources {
-	if i, ok := f.byID[node]; ok {
-		return f.free[i]
-	}
-	return api.Resources{}
-}
-
 // image returns what is known of an image, nil when nothing is.
 func (f *Fleet) image(ref string) *api.Image { return f.images[ref] }
 
