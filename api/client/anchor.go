@@ -61,18 +61,7 @@ func (c *Client) FetchSnapshot(ctx context.Context, s api.Snapshot, w io.Writer)
 	if err != nil {
 		return err
 	}
-	for {
-		msg, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if _, err := w.Write(msg.GetData()); err != nil {
-			return api.Errorf(api.KindInternal, "write the snapshot: %w", err)
-		}
-	}
+	return save(stream.Recv, w)
 }
 
 // Backup writes a backup of the cluster to w, sealed with key (32 bytes), which
@@ -82,8 +71,13 @@ func (c *Client) Backup(ctx context.Context, key, salt []byte, w io.Writer) erro
 	if err != nil {
 		return err
 	}
+	return save(stream.Recv, w)
+}
+
+// save writes what the messages of a stream carry to w, until the stream ends.
+func save[M interface{ GetData() []byte }](next func() (M, error), w io.Writer) error {
 	for {
-		msg, err := stream.Recv()
+		msg, err := next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -91,7 +85,7 @@ func (c *Client) Backup(ctx context.Context, key, salt []byte, w io.Writer) erro
 			return err
 		}
 		if _, err := w.Write(msg.GetData()); err != nil {
-			return api.Errorf(api.KindInternal, "write the backup: %w", err)
+			return api.Errorf(api.KindInternal, "write what was received: %w", err)
 		}
 	}
 }
