@@ -188,10 +188,11 @@ func anchorsOfCluster(t *testing.T, h *device) []api.AnchorStatus {
 	t.Helper()
 	c := h.client()
 	defer c.Close()
-	list, err := c.Anchors(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	var list []api.AnchorStatus
+	h.eventually("the anchors are listed", func(ctx context.Context) (err error) {
+		list, err = c.Anchors(ctx)
+		return err
+	})
 	return list
 }
 
