@@ -78,7 +78,7 @@ func listen(dev string, during time.Duration) (map[string]share, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen at %s: %w", dev, err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	wait := unix.NsecToTimeval((100 * time.Millisecond).Nanoseconds())
 	if err := errors.Join(
 		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: i.Index}),
