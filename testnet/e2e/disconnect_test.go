@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -162,6 +163,46 @@ func TestHouseThatStaysOffline(t *testing.T) {
 	w, err = vps.AwaitReplicas(ctx, patient, "single", 1, "pi", "nas")
 	must(t, err)
 	t.Logf("what may run once only was given up by its house and runs on %v", w.Places())
+}
+
+// A device that loses its uplink hears the anchors through its neighbour, which
+// passes their words on, and is not heard. What must not run twice ends there, and
+// begins elsewhere only then (CLD-REQ-031).
+func TestHouseThatOnlyListens(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	lab := newCluster(t, "pi", "nas", "desk")
+	vps := lab.Device("vps")
+	importWeb(t, lab, vps)
+	must(t, vps.Apply(ctx, onDisconnect("web", "home-a", "stop", "15s")))
+	w, err := vps.AwaitReplicas(ctx, patient, "web", 1, "vps", "desk")
+	must(t, err)
+	place := w.Ready()[0].NodeName
+	host := lab.Device(place)
+	<-time.After(5 * time.Second)
+	begun := time.Now()
+	offline(t, host)
+	awaitState(t, vps, "cut_off", place)
+	await(t, "the replica to end on "+place, func(ctx context.Context) error {
+		if _, err := host.Output(ctx, "busybox", "pidof", "httpd"); err == nil {
+			return errors.New("it runs")
+		}
+		return nil
+	})
+	t.Logf("it ended %s after the uplink", time.Since(begun).Round(time.Second))
+	w, err = vps.Workload(ctx, "web")
+	must(t, err)
+	for _, r := range w.Ready() {
+		if r.NodeName != place {
+			t.Errorf("it runs on %s already", r.NodeName)
+		}
+	}
+	_, err = vps.AwaitReplicas(ctx, patient, "web", 1, place)
+	must(t, err)
+	t.Logf("it runs elsewhere %s after the uplink", time.Since(begun).Round(time.Second))
+	if _, err := host.Output(ctx, "busybox", "pidof", "httpd"); err == nil {
+		t.Errorf("it runs on %s, too", place)
+	}
 }
 
 // A device alone in its zone that loses its uplink is taken for dead. Its process

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -114,11 +115,30 @@ func TestHomeGoesOnWithoutItsAnchor(t *testing.T) {
 	start := time.Now()
 	awaitLocal(t, pi)
 	t.Logf("pi runs its replica %s after the boot, without an anchor", time.Since(start).Round(10*time.Millisecond))
+	seeWhatWasKnown(t, nas)
 
 	must(t, vps.Heal(ctx))
 	must(t, vps.AwaitReady(ctx, patient, "pi", "nas"))
 	_, err = vps.AwaitReplicas(ctx, patient, "web", 2)
 	must(t, err)
+}
+
+// seeWhatWasKnown looks at the cluster from a device that reaches no anchor, which
+// shows what it knew last, and changes nothing.
+func seeWhatWasKnown(t *testing.T, d *testnet.Device) {
+	t.Helper()
+	for _, args := range [][]string{{"node", "list"}, {"workload", "show", "web"}} {
+		out, err := d.Cloudless(t.Context(), append(args, "-o", "json")...)
+		must(t, err)
+		if !strings.Contains(out, `"stale_since"`) || !strings.Contains(out, d.Name) {
+			t.Errorf("cloudless %v shows %s", args, out)
+		}
+	}
+	_, err := d.Cloudless(t.Context(), "workload", "scale", "web", "1")
+	var exit *testnet.ExitError
+	if !errors.As(err, &exit) || exit.Code != 5 {
+		t.Errorf("a change without an anchor: %v", err)
+	}
 }
 
 // killReplica kills the web server's process, as a crash would.
