@@ -49,12 +49,13 @@ func TestMembersAreFoundWithoutAnchors(t *testing.T) {
 		must(t, d.Start(ctx, "--join", token.Token, "--public", "yes", "--anchor", "never"))
 	}
 	must(t, vps.AwaitReady(ctx, patient, "r1", "r2"))
+	id := idsOf(t, vps)
+	old := addressOf(t, r1)
 	for _, d := range []*testnet.Device{pi, desk, r2} {
-		awaitPeerAt(t, d, r1)
+		awaitPeer(t, d, id["r1"], old)
 	}
 
 	must(t, vps.Kill(ctx))
-	old := r1.Addr
 	must(t, lab.Renumber(ctx, "r1"))
 	moved := time.Now()
 	at := addressOf(t, r1)
@@ -62,7 +63,7 @@ func TestMembersAreFoundWithoutAnchors(t *testing.T) {
 		t.Fatalf("r1 still has %s", old)
 	}
 	for _, d := range []*testnet.Device{r2, pi, desk} {
-		awaitPeer(t, d, "r1", at)
+		awaitPeer(t, d, id["r1"], at)
 		t.Logf("%s is connected to r1 at its new address after %s", d.Name, time.Since(moved).Round(time.Second))
 	}
 
@@ -72,9 +73,9 @@ func TestMembersAreFoundWithoutAnchors(t *testing.T) {
 	must(t, desk.Kill(ctx))
 	must(t, desk.Boot(ctx))
 	booted := time.Now()
-	awaitPeer(t, desk, "r1", at)
+	awaitPeer(t, desk, id["r1"], at)
 	t.Logf("desk reaches r1 %s after its boot", time.Since(booted).Round(100*time.Millisecond))
-	awaitPeer(t, desk, "pi", netip.Addr{})
+	awaitPeer(t, desk, id["pi"], netip.Addr{})
 	t.Logf("desk reaches pi %s after its boot", time.Since(booted).Round(100*time.Millisecond))
 
 	must(t, vps.Boot(ctx))
@@ -111,22 +112,30 @@ func addressOf(t *testing.T, d *testnet.Device) netip.Addr {
 	return netip.Addr{}
 }
 
-func awaitPeerAt(t *testing.T, d, peer *testnet.Device) {
+// idsOf lists the members by name. Whoever boots from a view that it saved before
+// one of them joined knows that one by its ID alone.
+func idsOf(t *testing.T, d *testnet.Device) map[string]string {
 	t.Helper()
-	awaitPeer(t, d, peer.Name, addressOf(t, peer))
+	nodes, err := d.Nodes(t.Context())
+	must(t, err)
+	ids := make(map[string]string)
+	for _, n := range nodes {
+		ids[n.Name] = n.ID
+	}
+	return ids
 }
 
 // awaitPeer waits until a device is connected to another one, at an address if
 // that is given.
-func awaitPeer(t *testing.T, d *testnet.Device, name string, at netip.Addr) {
+func awaitPeer(t *testing.T, d *testnet.Device, id string, at netip.Addr) {
 	t.Helper()
-	must(t, testnet.Await(t.Context(), settled, fmt.Sprintf("%s to be connected to %s at %s", d.Name, name, at), func(ctx context.Context) error {
+	must(t, testnet.Await(t.Context(), settled, fmt.Sprintf("%s to be connected to %s at %s", d.Name, id, at), func(ctx context.Context) error {
 		peers, err := d.Peers(ctx)
 		if err != nil {
 			return err
 		}
 		for _, p := range peers {
-			if p.Name == name && p.Path != "none" && (!at.IsValid() || strings.Contains(p.Address, "/"+at.String()+"/")) {
+			if p.ID == id && p.Path != "none" && (!at.IsValid() || strings.Contains(p.Address, "/"+at.String()+"/")) {
 				return nil
 			}
 		}
