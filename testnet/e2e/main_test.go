@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 }
 
 func withBinary(run func() int) int {
-	if err := needs("containerd", "runc", "nft", "ip", "ss", "busybox", "curl"); err != nil {
+	if err := needs("containerd", "runc", "nft", "ip", "ss", "busybox", "curl", "iperf3"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

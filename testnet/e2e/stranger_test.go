@@ -39,6 +39,7 @@ type verdict struct {
 // forbidden are the protocols that belong to members.
 var forbidden = []protocol.ID{
 	"/cloudless/api/1", "/cloudless/raft/1", "/cloudless/probe/1", "/cloudless/flow/1", "/cloudless/block/1",
+	"/cloudless/gauge/1", "/cloudless/records/1", "/cloudless/revocations/1", "/cloudless/bundle/1",
 	"/cloudless/ipfs/bitswap/1.2.0", "/ipfs/bitswap/1.2.0", "/ipfs/kad/1.0.0", "/cloudless/kad/1.0.0",
 	"/meshsub/1.1.0", "/meshsub/1.2.0", "/meshsub/1.3.0", "/floodsub/1.0.0", "/libp2p/circuit/relay/0.2.0/stop",
 }
