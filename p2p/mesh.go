@@ -277,6 +277,9 @@ func (m *Mesh) connected(_ network.Network, c network.Conn) {
 func (m *Mesh) disconnected(_ network.Network, c network.Conn) {
 	m.dropInstance(c)
 	m.forget(c.RemotePeer())
+	if !isRelayed(c.RemoteMultiaddr()) {
+		m.reserver.doubt(c.RemotePeer())
+	}
 	if m.contacts.has(c.RemotePeer()) {
 		m.keeper.wake()
 	}

@@ -140,6 +140,20 @@ func (r *reserver) note(e any) {
 	}
 }
 
+// doubt has a reservation made again, because a connection to its relay has ended: a
+// relay that has moved forgot it when its end of the connection ended.
+func (r *reserver) doubt(p peer.ID) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	if _, ok := r.held[p]; ok {
+		r.held[p] = time.Now()
+	}
+	r.mu.Unlock()
+	r.wake()
+}
+
 // relays returns those that hold a reservation.
 func (r *reserver) relays() []peer.ID {
 	if r == nil {
@@ -165,6 +179,9 @@ func (r *reserver) round(ctx context.Context) []peer.ID {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	// A relay that moved has forgotten what it held, also when it stays connected by
+	// way of another relay.
+	maps.DeleteFunc(r.held, func(p peer.ID, _ time.Time) bool { return len(r.m.direct(p)) == 0 })
 	maps.DeleteFunc(r.refused, func(_ peer.ID, until time.Time) bool { return now.After(until) })
 	maps.DeleteFunc(r.pauses, func(p peer.ID, _ *pause) bool { return !slices.Contains(relays, p) })
 	speaking := r.speaking()

@@ -83,6 +83,9 @@ func TestReservationsAreRenewed(t *testing.T) {
 	r.wake()
 	eventually(t, "it is renewed", func() bool { return time.Until(end()) > reserveAhead })
 
+	r.doubt(id)
+	eventually(t, "it is made again when a connection has ended", func() bool { return time.Until(end()) > reserveAhead })
+
 	relay.stopRelay()
 	r.mu.Lock()
 	r.held[id] = time.Now().Add(reserveAhead / 2)
