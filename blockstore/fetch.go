@@ -106,7 +106,7 @@ func (f *fetch) run(ctx context.Context) error {
 		case permit <- struct{}{}:
 			f.request(ctx)
 		case a := <-f.arrived:
-			if err := f.receive(a); err != nil {
+			if err := f.receive(ctx, a); err != nil {
 				return err
 			}
 		case r := <-f.sources.connected:
@@ -148,12 +148,15 @@ func (f *fetch) request(ctx context.Context) {
 }
 
 // receive keeps a leaf and writes what is complete from head on.
-func (f *fetch) receive(a arrival) error {
+func (f *fetch) receive(ctx context.Context, a arrival) error {
 	fl := f.flights[a.leaf]
 	fl.data = a.data
 	f.pace.arrived(time.Since(fl.since))
 	f.x.metrics.fetched.Add(float64(len(a.data)))
 	for f.head < f.next {
+		if err := ctx.Err(); err != nil {
+			return err // a window of leaves may have waited for this one
+		}
 		h := f.blob.leaves[f.head]
 		fl := f.flights[h]
 		if fl.data == nil {
