@@ -157,8 +157,8 @@ func (s *scene) sentence(n *api.Node, t *track, quiet time.Duration) (api.NodeSt
 		return api.NodeDown, fmt.Sprintf("its daemon has been silent for %s, though %s reaches its device", round(quiet), s.name(witness))
 	case gone:
 		reason := fmt.Sprintf("silent for %s, and not reached by %s", round(quiet), s.naysayers(t))
-		if n.State == api.NodeCutOff && !t.inquiry.deniedByLAN() && s.now.Sub(t.inquiry.together) < s.d.cfg.ReturnGrace {
-			return "", "" // the others are back, and it may follow
+		if !t.inquiry.deniedByLAN() && s.mayFollow(n, t) {
+			return "", ""
 		}
 		return api.NodeDown, reason
 	case alone:
@@ -176,7 +176,16 @@ func (s *scene) lonely(n *api.Node, t *track, quiet time.Duration) (api.NodeStat
 	if quiet < s.d.downAfter(t, floor, s.now) {
 		return stay(n, fmt.Sprintf("silent for %s", round(quiet)))
 	}
+	if s.mayFollow(n, t) {
+		return "", ""
+	}
 	return api.NodeDown, reason
+}
+
+// mayFollow tells whether a node was cut off together with others who are back, so
+// recently that it may still come after them.
+func (s *scene) mayFollow(n *api.Node, t *track) bool {
+	return n.State == api.NodeCutOff && s.now.Sub(t.inquiry.together) < s.d.cfg.ReturnGrace
 }
 
 // fellWith counts the dark nodes that were last heard at about the same time.
